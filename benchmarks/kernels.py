@@ -20,6 +20,7 @@ import torch
 from harness import machine
 from harness.bench.subject import Subject, loss
 from harness.training.optimizer import descend
+from tasks.parts import Part
 from zoo.ops import forms
 
 USERS: dict[str, tuple[str, ...]] = {
@@ -58,7 +59,7 @@ def training_step(name: str, length: int, batch: int) -> Callable[[], float]:
 
     def step() -> float:
         start = time.perf_counter()
-        descend(model, example, loss, optimizer, autocast=machine.autocast(device, precision), clip=1.0)
+        descend(model, [Part(example)], loss, optimizer, autocast=machine.autocast(device, precision), clip=1.0)
         return time.perf_counter() - start
 
     return step

@@ -19,6 +19,7 @@ from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.schedule import schedule
 from tasks.base import Task
+from tasks.parts import Part
 
 WIDTH, STEPS, EXAMPLES, LR = 32, 100, 16, 5e-3
 
@@ -31,7 +32,7 @@ def score(name: str, task: Task, seed: int, initialisation: int) -> float:
     for step in range(STEPS):
         set_lr(optimizer, schedule("cosine", (step + 1) / STEPS, warmup=0.1, final=0.1))
         batch = task.batch("train", step, seed, size=EXAMPLES)
-        descend(model, batch, task.loss, optimizer, autocast=torch.autocast("cpu", enabled=False), clip=1.0)
+        descend(model, [Part(batch)], task.loss, optimizer, autocast=torch.autocast("cpu", enabled=False), clip=1.0)
     return evaluate(model, task, "test", size=64, limit=128)[task.metric.name]
 
 

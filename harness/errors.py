@@ -1,5 +1,6 @@
 """The one error a user sees (what is wrong, where, what to do), and text from elsewhere as it may be shown."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def printable(text: str) -> str:
         return text
     shown = (" " if c.isspace() else "�" if unicodedata.category(c) in _CONTROLS else c for c in text)
     return "".join(shown)
+
+
+def printable_lines(text: str) -> str:
+    """Text without control characters but line breaks and tabs."""
+    return re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text)
 
 
 def one_line(message: str) -> str:
@@ -40,3 +46,13 @@ def os_error(error: OSError) -> str:
     """What the system refused, and on which file."""
     said = error.strerror or str(error) or type(error).__name__
     return one_line(said if error.filename is None else f"{error.filename}: {said[:1].lower()}{said[1:]}")
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory; torch's is a RuntimeError."""
+    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
+    return bool(said) or isinstance(error, MemoryError)
+
+
+_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
+"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""

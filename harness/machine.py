@@ -57,7 +57,8 @@ def cards() -> list[str]:
 
 
 def settle(device: str, card: str | None) -> None:
-    """Have this process, a new one, use what another has chosen; of the GPUs only `card`, where one is named.
+    """Have this process, a new one, use what another has chosen; of the GPUs only `card`, or several with
+    commas between, where it is named.
 
     It does not touch CUDA, of which a process that forks another must have nothing loaded.
     """
@@ -84,6 +85,8 @@ def native_bf16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products run in hardware, rather than being emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("aarch64", "arm64"):  # elsewhere oneDNN counts emulation; a Mac's torch is without it
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())
 
@@ -212,7 +215,7 @@ class PeakMemory(TorchDispatchMode):
         return tree_map_only(torch.Tensor, self._add, op(*args, **(kwargs or {})))
 
     def _add(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
+        storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()  # of shards, those that are here
         if id(storage) not in self._storages:
             self._storages[id(storage)] = weakref.ref(storage, partial(self._remove, id(storage), storage.nbytes()))
             self._now += storage.nbytes()

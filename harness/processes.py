@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+STARTED_BY = "ZOOBENCH_STARTED_BY"
+"""In the environment of the fork server, and so of all that descends from it: the process that started it."""
+
 
 def default_workers() -> int:
     """One worker for each core this process may use: small models train fastest on one thread each."""
@@ -63,15 +66,19 @@ def launch(target: Callable[..., None], *args: Any, duplex: bool = False, card: 
     """A fresh process running `target(*args, pipe)` on the device chosen here, and our end of the pipe.
 
     Args:
-        card: the one GPU that it may see, of `machine.cards`.
+        card: the GPU that it may see, of `machine.cards`, or several with commas between.
     """
     from harness import machine
 
     fresh = context()
     ours, theirs = fresh.Pipe(duplex=duplex)
     process = fresh.Process(target=_begin, args=(machine.chosen(), card, target, *args, theirs), daemon=False)
-    with without_main():
-        process.start()
+    os.environ[STARTED_BY] = str(os.getpid())
+    try:
+        with without_main():
+            process.start()
+    finally:
+        os.environ.pop(STARTED_BY, None)
     theirs.close()
     return process, ours
 

@@ -1,5 +1,6 @@
 """Numbers as people write them in suites: 400k, 1M, 5%, 1e-3, 90s, 1h. And back, for tables and logs."""
 
+import math
 import re
 import reprlib
 from typing import Annotated, Any
@@ -102,6 +103,8 @@ def _scaled(number: float) -> tuple[float, str]:
 
 def clock(seconds: float) -> str:
     """Seconds as 12s, 3m05s or 1h02m."""
+    if not math.isfinite(seconds):
+        return NONE
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -8,7 +8,9 @@ the old: a reader sees one or the other, and what lies there under the old name,
 import errno
 import os
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +103,10 @@ def whole(path: Path, *, sync: bool = True) -> Iterator[Path]:
             _sync(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:  # torch and safetensors tell of a full disk in words of their own
+        if shutil.disk_usage(path.parent).free > 1 << 20:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -120,11 +126,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder, which nobody else may be writing to now."""
+def sweep(folder: Path, *, older: float = 0.0) -> None:
+    """Remove what killed writers left in a folder: of so many seconds, or nobody else may be writing to it now."""
     for part in folder.glob(f".*{_SUFFIX}"):
         with suppress(OSError):
-            part.unlink()
+            if not older or time.time() - part.lstat().st_mtime > older:
+                part.unlink()
 
 
 def inside(folder: Path, *below: str | Path) -> Path:

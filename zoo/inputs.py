@@ -26,7 +26,7 @@ def check_inputs(inputs: Any, mask: Any, *, features: int | None = None, name: s
         fits = inputs.ndim == 2 and inputs.dtype in (torch.long, torch.int)
     else:
         fits = isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.shape[2:] == (features,)
-    if not fits or not inputs.shape[1]:
+    if not fits or not inputs.shape[1] or inputs.layout is not torch.strided:
         what = "tokens (B, T), as int32 or int64" if features is None else f"vectors (B, T, {features})"
         raise ValueError(f"{name}: {_described(inputs)}; this model reads {what}, of one step at least")
     if mask is None:
@@ -86,7 +86,7 @@ def _check(state: Any, template: Template, rows: int, device: torch.device, path
 
 def _fits(x: Any, rows: int, sizes: tuple[int, ...], dtype: torch.dtype, steps: set[int]) -> bool:
     """Whether a tensor has such rows; the size that grows, if one does, is added to `steps`."""
-    if not isinstance(x, Tensor) or x.dtype is not dtype:
+    if not isinstance(x, Tensor) or x.dtype is not dtype or x.layout is not torch.strided:
         return False
     shape = x.shape
     if 0 in sizes:
@@ -98,9 +98,10 @@ def _fits(x: Any, rows: int, sizes: tuple[int, ...], dtype: torch.dtype, steps: 
 
 def _described(x: Any) -> str:
     if isinstance(x, Tensor):
-        return f"{_name(x.dtype)} ({', '.join(map(str, x.shape))}) on {x.device}"
+        layout = "" if x.layout is torch.strided else f"{_name(x.layout)} "
+        return f"{layout}{_name(x.dtype)} ({', '.join(map(str, x.shape))}) on {x.device}"
     return f"a {type(x).__name__}" if x is not None else "None"
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")

@@ -72,6 +72,13 @@ _FORMULAS = {
 for the gradients of a depthwise convolution. Attention counts every score, masked or not, in either form."""
 
 
+class _FlopCounter(FlopCounterMode):
+    """torch's counter, which leaves out what a backward pass computes again."""
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        return out if flops.paused else super()._count_flops(func_packet, out, args, kwargs)
+
+
 def training_flops(
     model: Model,
     batch: Batch,
@@ -87,7 +94,7 @@ def training_flops(
     saved = [p.grad for p in model.parameters()]
     for p in model.parameters():
         p.grad = None  # or backward would add to it in place
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = _FlopCounter(display=False, custom_mapping=_FORMULAS)
     with torch.random.fork_rng(), flops.Counter() as own, counter:
         with autocast or nullcontext():
             logits = model(batch)

@@ -21,6 +21,7 @@ from harness.bench.subject import Subject, loss
 from harness.isolation.memory import kills
 from harness.processes import launch
 from harness.training.optimizer import descend
+from tasks.parts import Part
 from zoo import size as sizing
 from zoo.contract import Model, State
 from zoo.ops.kernel_log import record_kernels
@@ -61,7 +62,7 @@ class Measurements:
         return machine.autocast(self.device, self.subject.precision)
 
     def _step(self) -> None:
-        descend(self.model, self.batch, loss, self.optimizer, autocast=self._autocast(), clip=CLIP)
+        descend(self.model, [Part(self.batch)], loss, self.optimizer, autocast=self._autocast(), clip=CLIP)
 
     def facts(self) -> dict[str, Any]:
         """What does not vary: parameters, FLOPs of a step, bytes of state and of peak memory, kernels, threads."""

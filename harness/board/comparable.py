@@ -29,7 +29,8 @@ class Machine(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Machine:
         known = record.provenance
-        return _machine(known.hardware, known.threads, known.precision)
+        hardware = known.hardware if known.devices == 1 else f"{known.devices} × {known.hardware}"
+        return _machine(hardware, known.threads, known.precision)
 
     @staticmethod
     def differences(machines: Sequence[Machine]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.commands import completion
-from harness.errors import UserError, one_line, os_error
+from harness.errors import UserError, no_memory, one_line, os_error
 from harness.version import __version__
 
 GROUPS = {
@@ -18,7 +18,7 @@ GROUPS = {
     "Read": ("board", "site", "plot", "compare", "query"),
     "Publish": ("publish", "submit", "review", "merge", "verify"),
     "Architectures, tasks, data": ("ls", "show", "check", "new", "fetch"),
-    "Models and machines": ("bench", "generate", "eval", "export", "doctor"),
+    "Models and machines": ("bench", "generate", "eval", "export", "warm", "doctor"),
 }
 """In the order of `--help`; the file of a verb's name holds its `command`."""
 VERBS = tuple(verb for verbs in GROUPS.values() for verb in verbs)
@@ -54,7 +54,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (UserError, OSError, ValueError, MemoryError) as error:
+        except (UserError, OSError, ValueError, MemoryError, RuntimeError) as error:
             said = _said(error)
             if said is None:
                 raise
@@ -71,7 +71,7 @@ def _said(error: Exception) -> str | None:
 
     if isinstance(error, OSError):
         return None if error.errno == errno.EPIPE else os_error(error)
-    if isinstance(error, MemoryError):
+    if no_memory(error):
         return one_line(f"more memory was asked for than there is; {error}".rstrip("; "))
     return str(error) if isinstance(error, UserError) else one_line(str(error)) if isinstance(error, BadInput) else None
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from harness.commands.common import json_option, plugin_option, print_json, root_option, weights_option
-from harness.errors import UserError
+from harness.errors import UserError, printable_lines
 
 
 @click.command()
@@ -36,7 +36,6 @@ def command(
 
     RUN is a run's path, id or labels (quick/pre_ln/text/0), or published weights (a path, rwkv:file.pth, hf:org/name).
     """
-    from harness.errors import printable
     from harness.records.find import open_model
     from zoo.generate import stream_text
 
@@ -48,8 +47,7 @@ def command(
         for piece in stream_text(model, prompt, **sampling):
             written.append(piece)
             if not as_json:
-                shown = "".join(c if c in "\n\t" else printable(c) for c in piece) if screen else piece
-                click.echo(shown, nl=False)
+                click.echo(printable_lines(piece) if screen else piece, nl=False)
     except ValueError as error:
         raise UserError(str(error), key=reference) from None
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @root_option
 @click.option("--task", "tasks", multiple=True, metavar="NAME,...", help="Without SUITE: the tasks.")
 @click.option("--arch", "architectures", multiple=True, metavar="NAME,...", help="Without SUITE: the architectures.")
-@click.option("--seeds", type=click.IntRange(1), help="Without SUITE: how many [default: 3].")
+@click.option("--seeds", type=click.IntRange(1, 100_000), help="Without SUITE: how many [default: 3].")
 @click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
 @click.option("--tokens", metavar="COUNT", help="Without SUITE: training tokens, such as 600k [default: as quick].")
 @click.option("--name", help="Without SUITE: what it is called [default: ad-hoc-TASK-ARCH-...].")

@@ -17,6 +17,7 @@ from harness.suite.loaded import LoadedSuite
 from harness.training.optimizer import adamw, descend
 from harness.units import clock, short
 from tasks.base import Task
+from tasks.parts import split
 from zoo import size as sizing
 
 
@@ -65,14 +66,15 @@ def _measure(spec: RunSpec, task: Task, size: sizing.Size) -> dict[str, Any]:
     assert spec.train is not None
     device = machine.pick()
     examples = examples_of(spec, task)
-    batch = task.batch("train", 0, spec.seed, size=examples).tensors(device)
+    batch = task.batch("train", 0, spec.seed, size=examples)
+    parts = [part._replace(batch=part.batch.tensors(device)) for part in split(batch, spec.train.accumulate)]
     model = build_model(spec, task, size).to(device)
     flops, train = step_flops(spec, task, model), spec.train
     optimizer = adamw(model, lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
 
     def step() -> None:
         autocast = machine.autocast(device, machine.resolve_precision(train.precision, device))
-        descend(model, batch, task.loss, optimizer, autocast=autocast, clip=train.clip)
+        descend(model, parts, task.loss, optimizer, autocast=autocast, clip=train.clip)
 
     seconds = min(timeit.repeat(step, number=1, repeat=4))
     cost = {"tokens": examples * task.train_length, "steps": 1, "flops": flops, "seconds": seconds}

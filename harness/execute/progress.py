@@ -41,6 +41,8 @@ class Live:
         self.rows: dict[Key, TaskID] = {}
         self.weight_done = 0.0
         self.done = self.failed = 0
+        self.compiled = False
+        """Whether it has been said that loops are compiled."""
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"))
         self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         """Drawn while this context is entered; nothing is drawn where there is no terminal."""
@@ -60,6 +62,8 @@ class Live:
             self._start(run, title, event["resumed_at"])
         elif event["event"] == "step":
             self._step(run, event)
+        elif event["event"] == "compiling":
+            self._compiling(run, title)
         elif event["event"] == "note":
             self.say(f"{title}: {event['message']}")
         elif event["event"] == "end":
@@ -72,11 +76,21 @@ class Live:
 
     def _start(self, run: Key, title: str, step: int) -> None:
         self.started[run], self.fractions[run] = time.monotonic(), 0.0
-        self.rows[run] = self.bars.add_task(
-            escape(title), total=1.0, note=f"resumed at step {step}" if step else "starting"
-        )
+        self._note(run, title, f"resumed at step {step}" if step else "starting")
         if step and self.bars.disable:
             self.console.print(f"        {title}: goes on from step {step}", markup=False)
+
+    def _compiling(self, run: Key, title: str) -> None:
+        self._note(run, title, "compiling (first use)")
+        if self.bars.disable and not self.compiled:
+            self.console.print(f"        {title}: compiling (first use; zoobench warm does so ahead)", markup=False)
+        self.compiled = True
+
+    def _note(self, run: Key, title: str, note: str) -> None:
+        """Show what a run does, on a bar of its own."""
+        if run not in self.rows:
+            self.rows[run] = self.bars.add_task(escape(title), total=1.0, note="")
+        self.bars.update(self.rows[run], note=note)
 
     def _step(self, run: Key, event: dict[str, Any]) -> None:
         self.fractions[run] = event["progress"]

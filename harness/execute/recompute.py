@@ -23,11 +23,10 @@ from harness.plan.sizes import build_model, examples_of, known_size, own_options
 from harness.plan.wanted import foreign, wanted
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
-from harness.records.find import MODEL
 from harness.records.meters import Meters
 from harness.records.record import Metrics, Record, Scores
 from harness.records.spec import RunSpec
-from harness.records.store import Store, baseline_key
+from harness.records.store import MODEL, Store, baseline_key
 from harness.records.stream_hash import extend_hash
 from harness.records.together import Odd
 from harness.suite.load import load as load_suite
@@ -35,6 +34,7 @@ from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.overrides import overrides_of
 from harness.training.schedule import schedule
+from tasks import parts
 from tasks.base import DataError, Split, Task
 from zoo import cache
 from zoo.contract import Model
@@ -333,8 +333,9 @@ class _Begun:
         shape = self.model.recipe.schedule or train.schedule
         set_lr(self.optimizer, schedule(shape, ahead, warmup=train.warmup, final=train.final_lr))
         batch = self.task.batch("train", used.steps, self.seed, size=self.examples).tensors("cpu")
+        own = parts.split(batch, train.accumulate)
         autocast = machine.autocast(torch.device("cpu"), self.precision)
-        value, norm = descend(self.model, batch, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
+        value, norm = descend(self.model, own, self.loss, self.optimizer, autocast=autocast, clip=train.clip)
         if not math.isfinite(value + norm):
             raise FloatingPointError(f"loss {value}, gradient norm {norm}")
         self.used = Meters(used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops)

@@ -25,7 +25,7 @@ from zoo.types import Unsupported
 TOLERANCE = 0.01
 """How far scores may lie apart, relative to the larger one, where runs were made on different machines."""
 
-MACHINE = ("hardware", "device", "threads", "precision", "kernels")
+MACHINE = ("hardware", "device", "threads", "precision", "kernels", "devices", "shard", "recompute")
 COMPUTING = ("torch", "numpy", "scipy", "numba")
 """Packages that decide on the last digits of a score."""
 

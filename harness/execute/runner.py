@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,21 @@ from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
-from harness.records.record import Error, Metrics, Record, empty_record
+from harness.records.record import Error, Metrics, Record, damaged, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
 from harness.suite.loaded import LoadedSuite, SuiteTask
 from tasks.base import DataError
+from tasks.parts import check_parts
 
 if TYPE_CHECKING:
     from harness.execute.worker import Job
     from harness.executors.pool import Executor
     from harness.plan.sizes import Sizes
     from zoo.size import Size
+
+MOST_LENGTH = 1 << 24
+"""Steps of the longest sequence that anything is trained on."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,11 @@ def run_suite(
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     folder = store.own_path()
-    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {})
-    cards = machine.cards() if on == "here" else []
-    if 0 < len(cards) < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
-        raise UserError(f"runs that seconds end need a GPU each: at most {len(cards)} at a time", file="--workers")
+    devices = loaded.suite.limits.devices
+    executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
+    most = len(machine.cards()) // devices if on == "here" else 0
+    if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
+        raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
     shared = _Shared(executor, threads, console, open_loggers(log, store, console))
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
@@ -95,6 +101,7 @@ def run_suite(
     with shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
+        store.sweep()
         for tries in _decided(loaded, store):
             ran += _execute(tries, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
@@ -102,7 +109,8 @@ def run_suite(
         done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
         ran += _execute(_missing(done, store), sizes, loaded, store, shared)
-        without = len(finals) - len(_records(done, store))
+        made = _records(done, store)
+        without = len(finals) - len(made)
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
@@ -116,14 +124,22 @@ def run_suite(
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
-            ran += evaluate_suite(loaded, _records(done, store), store, workers, console)
-    return Ran(loaded, store.folder, _records(done, store), ran, without)
+            ran += evaluate_suite(loaded, made, store, workers, console)
+            made = _records(done, store)
+    return Ran(loaded, store.folder, made, ran, without)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     """Every record of the suite's trials, and of its final runs as the trials decide them."""
     tried = _records(trials(loaded, _lookup(store)), store)
-    return tried + _records(choose(expand(loaded), tried), store)
+    unknown = {r.spec.cell: UserError(r.error.message) for r in tried if r.status == "damaged" and r.error}
+    finals = choose([spec for spec in expand(loaded) if spec.cell not in unknown], tried)
+    lost = [spec for spec in expand(loaded) if spec.cell in unknown]  # what their trials chose is not known
+    return [
+        *tried,
+        *_records(finals, store),
+        *(damaged(spec, spec.run_id, store.suite, unknown[spec.cell]) for spec in lost),
+    ]
 
 
 def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
@@ -137,17 +153,25 @@ def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
 
 
 def _lookup(store: Store) -> Lookup:
-    return lookup_in(store.read, store.records)
+    return lookup_in(partial(_sound, store), lambda: [r for r in store.records() if r.status != "damaged"])
+
+
+def _sound(store: Store, run_id: str) -> Record | None:
+    """The record of a trial; None also where it is damaged, and the trial is made again."""
+    try:
+        return store.read(run_id)
+    except UserError:
+        return None
 
 
 def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
-    return [spec for spec in specs if not store.finished(spec.run_id)]
+    """The runs without a record, and the trials with a damaged one, as without it no final run is known."""
+    made = (_sound(store, s.run_id) if s.kind == "trial" else store.finished(s.run_id) for s in specs)
+    return [spec for spec, done in zip(specs, made, strict=True) if not done]
 
 
 def _records(specs: list[RunSpec], store: Store) -> list[Record]:
-    # a damaged final run is a row that says so; without a trial it is not known what to run
-    found = (store.read(spec if spec.kind == "final" else spec.run_id) for spec in specs)
-    return [record for record in found if record is not None]
+    return [record for spec in specs if (record := store.read(spec)) is not None]
 
 
 def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
@@ -194,17 +218,30 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
     from harness.execute.worker import Job
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
-    keep, plugins = loaded.suite.weights == "keep", loaded.plugins_of(spec)
-    return Job(spec, metrics, size, absolute, threads, plugins, loaded.suite.limits.checkpoint, keep)
+    keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
+    if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
+        store.own_path(spec.run_id, "record.json").unlink()
+    layout = (limits.devices, limits.shard, limits.recompute)
+    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
     """Make one example of every task of these runs: a UserError tells of missing or damaged data in time."""
-    for label in dict.fromkeys(spec.task_label for spec in specs):
+    trained_last = sorted(specs, key=lambda spec: spec.train is not None)
+    for label, settings in {spec.task_label: spec.train for spec in trained_last}.items():
+        task = loaded.task(label)
         try:
-            loaded.task(label).task.batch("train", 0, 0, size=1)
+            if task.task.shape.length > MOST_LENGTH:
+                raise loaded.error(f"sequences have at most {MOST_LENGTH:,} steps", ("tasks", task.index))
+            task.task.batch("train", 0, 0, size=1)
         except DataError as error:
             raise UserError(str(error)) from None
+        if settings is not None:
+            try:
+                examples = max(1, settings.batch_tokens // task.task.train_length)
+                check_parts(task.task, examples, settings.accumulate * loaded.suite.limits.devices)
+            except ValueError as error:
+                raise loaded.error(str(error), ("tasks", task.index)) from None
 
 
 def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:
@@ -220,7 +257,7 @@ def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None
         head = {"task_label": task.label, "metric": task.task.metric.name}
         return [{**head, **asdict(baseline)} for baseline in task.task.baselines(None if most == "all" else most)]
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPool(2) as pool:  # its threads keep nobody waiting who does not want to
         found |= zip(lacking, pool.map(score, lacking.values()), strict=True)
     store.write_baselines(found)
 

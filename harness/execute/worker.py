@@ -3,7 +3,6 @@
 import errno
 import gc
 import os
-import re
 import signal
 import traceback
 from collections.abc import Callable
@@ -13,18 +12,24 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, no_memory
 from harness.isolation import lease
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
+from harness.records.files import finite
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
+from harness.training.distributed import ONE_DEVICE, OneDevice, on_ranks
 from harness.training.published import score_published
 from harness.training.train import Stopped, train
+from zoo.ops import forms
 from zoo.registry import load_plugin
 from zoo.size import Size
 from zoo.types import Unsupported
+
+MOST_SAID = 1000
+"""Characters of an error that a record keeps."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Errors of the machine, whoever meets them."""
@@ -46,6 +51,12 @@ class Job:
     """Seconds between two checkpoints."""
     keep: bool
     """Whether the weights stay."""
+    devices: int = 1
+    """On which it is trained together."""
+    shard: bool = False
+    """Whether each of them holds a part of the model."""
+    recompute: bool = False
+    """Whether blocks are computed again in the backward pass."""
 
     @property
     def weight(self) -> float:
@@ -94,11 +105,12 @@ class Job:
 
         signal.signal(signal.SIGTERM, stop)
         torch.set_num_threads(self.threads)
+        forms.on_compile.append(lambda: report({"event": "compiling"}))
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
             with lease.hold(self.folder):
                 if not self.store.made_here(self.name):
-                    record = _record(self, report, lambda: stopping)
+                    record = self._made(report, lambda: stopping)
                     self.store.write(record)
                     report({"event": "end", "status": record.status, "error": record.error})
         except lease.Taken:
@@ -106,12 +118,23 @@ class Job:
         except Stopped:
             report({"event": "lost", "message": "asked to stop from outside"})
         except (OSError, UserError) as error:
-            if getattr(error, "errno", None) == errno.EMFILE:  # the model's doing: it opened them
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.EFBIG):  # the model's doing: its files, its limit
                 raise
             report({"event": "lost", "message": str(error)})
 
+    def _made(self, report: Report, stop: Callable[[], bool]) -> Record:
+        """Its record, whether on one device or on several."""
+        if self.devices == 1 or self.spec.pretrained:
+            return _record(self, report, stop, ONE_DEVICE)
 
-def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
+        def work(ranks: OneDevice) -> Record:
+            torch.set_num_threads(self.threads)
+            return _record(self, (lambda event: None) if ranks.rank else report, stop, ranks)
+
+        return on_ranks(self.devices, work, shard=self.shard)
+
+
+def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice) -> Record:
     """The record of a run, also of one that raises an error."""
     suite, folder = job.store.suite, job.folder
     try:
@@ -120,28 +143,26 @@ def _record(job: Job, report: Report, stop: Callable[[], bool]) -> Record:
         task = job.spec.build_task()
         if job.spec.pretrained:
             return score_published(job.spec, suite, task)
-        saving: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins}
+        given: dict[str, Any] = {"checkpoint": job.checkpoint, "keep": job.keep, "plugins": job.plugins, "ranks": ranks}
+        given["recompute"] = job.recompute
         size = job.size or resolve_size(job.spec, task)
-        return train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **saving)
+        record = train(job.spec, task, size, suite=suite, folder=folder, report=report, stop=stop, **given)
+        Record.from_dict(finite(record))  # or what is written could not be read, as without a number for its time
+        return record
     except Stopped:
         raise
     except Exception as error:
-        if (isinstance(error, OSError) and error.errno in DISK) or os.strerror(errno.ENOSPC) in str(error):
+        if any(os.strerror(code) in str(error) for code in DISK):  # also in the words of what raises its own kind
             raise OSError(str(error)) from error
         traceback.print_exc()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno} in {frame.name}"
-        details = Error(type(error).__name__, " ".join(str(error).split()), where)
+        details = Error(type(error).__name__, " ".join(str(error).split())[:MOST_SAID], where)
         return empty_record(job.spec, suite, job.metrics, _status(error), details)
 
 
 def _status(error: Exception) -> Status:
     if isinstance(error, Unsupported):
         return "unsupported"
-    said = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error))
     triton = type(error).__name__ == "OutOfResources"  # of its own, imported with it
-    return "oom" if said or triton or isinstance(error, MemoryError) else "failed"
-
-
-_NO_MEMORY = "not enough memory|can't allocate memory|out of memory|STATUS_ALLOC_FAILED"
-"""What torch's allocators (CPU and CUDA), CUDA itself, cuBLAS and cuDNN say."""
+    return "oom" if triton or no_memory(error) else "failed"

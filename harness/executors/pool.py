@@ -1,7 +1,6 @@
 """Jobs in processes of their own, several at a time: what becomes of each, however it ends."""
 
 import contextlib
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, Literal, Protocol, TypeVar
-
-import psutil
 
 from harness.errors import UserError
 from harness.isolation import tree
@@ -144,7 +141,7 @@ class Pool(Generic[J]):
             KeyboardInterrupt: with the signal that asked for it. The jobs under way were asked to stop, or killed.
         """
         queue = list(jobs)[::-1]
-        with _asked_to_stop() as asked, _no_orphans():
+        with _asked_to_stop() as asked, tree.no_orphans():
             try:
                 while (queue or self.slots or self.taken) and not asked:
                     self._look_again(queue)
@@ -281,7 +278,8 @@ def _failure(ended: Ended, bounds: Bounds) -> tuple[str, str]:
     if ended.cause == "stalled":
         return "stalled", f"stopped without any progress for {bounds.stall:.0f} s or more (limits.stall)"
     if ended.cause == "memory":
-        return "oom", f"killed because it needed more than {short(bounds.memory)}B of memory (limits.memory)"
+        most = f"{short(bounds.memory)}B of memory" if bounds.memory else "its share of the machine's memory"
+        return "oom", f"killed because it needed more than {most} (limits.memory)"
     how = f"crashed ({signal.Signals(-ended.code).name})" if ended.code < 0 else f"exit code {ended.code}"
     return "failed", f"the process ended without a record: {how}; see {OUTPUT} in its folder"
 
@@ -300,20 +298,3 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _no_orphans() -> Iterator[None]:
-    """Adopt what the processes of killed supervisors leave behind, and kill it at the end."""
-    here, session = psutil.Process(), os.getsid(0)
-    before = {child.pid for child in here.children()}
-    tree.adopt_orphans()
-    try:
-        yield
-    finally:
-        tree.adopt_orphans(False)
-        for child in here.children():
-            with contextlib.suppress(OSError, psutil.Error):
-                if child.pid not in before and os.getsid(child.pid) != session:
-                    child.kill()
-                    child.wait(1)

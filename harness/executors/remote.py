@@ -92,7 +92,8 @@ class Remote(ABC):
             try:
                 self.ended = self.result()
             except Exception as error:  # whatever a cluster raises for a job that it lost
-                yield {"event": "lost", "message": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+                said = " ".join(str(error).split()).partition(". ")[0]
+                yield {"event": "lost", "message": f"{type(error).__name__}: {said}"[:200]}
 
     def _read(self) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(OSError):

@@ -15,7 +15,6 @@ from harness.gates.subject import Subject
 from harness.records.record import Gate
 from harness.records.stream_hash import extend_hash
 from tasks.base import Task
-from zoo import size as sizing
 
 WORK = 0.01
 """Relative: shapes of one task's batches are equal, and so is the work."""
@@ -58,9 +57,9 @@ def _work(subject: Subject) -> list[Gate]:
     watch = subject.watch
     if not subject.step.flops:
         return []
-    batch = subject.task.batch("train", 0, subject.seed, size=subject.examples).tensors(subject.device)
+    batch = subject.task.batch("train", 0, subject.seed, size=subject.examples)
     with undone(subject.model, training=True), torch.enable_grad():
-        last = sizing.training_flops(subject.model, batch, watch.loss, autocast=watch.autocast())
+        last = watch.count_flops(subject.model, batch)
     extra = max(count / subject.step.flops - 1 for count in [*watch.flops, last])
     return [result(max(0.0, extra), WORK, "FLOPs of a later step beyond the first one's, relative")]
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from harness.gates.float64 import Float64Copy, undone
 from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import IN_TIME, gate
-from harness.gates.subject import AS_SCORED, Subject, joined, rows
+from harness.gates.subject import AS_SCORED, Subject, joined
 from harness.records.record import Gate
+from tasks.parts import rows
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from harness.gates.float64 import COARSE
 from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import FIRST, gate
-from harness.gates.subject import AS_SCORED, Subject, joined, rows
+from harness.gates.subject import AS_SCORED, Subject, joined
 from harness.gates.watch import ill_formed
 from harness.records.record import Gate
 from tasks.base import Task, Totals
+from tasks.parts import rows
 from zoo.contract import Batch
 
 SUMS = 512

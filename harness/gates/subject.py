@@ -79,11 +79,6 @@ class Subject:
         return next(iter(self.task.evaluation("test", size=size, limit=size))).tensors()
 
 
-def rows(batch: Batch, which: list[int] | slice) -> Batch:
-    """Some examples of a batch."""
-    return Batch(**{name: tensor[which] for name, tensor in batch.arrays().items()})
-
-
 def joined(batches: Sequence[Batch]) -> Batch:
     """The examples of all batches as one."""
     fields = [batch.arrays() for batch in batches]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from harness.gates.float64 import copied
 from harness.gates.hidden import Inventory, bits, inventory
 from harness.records.stream_hash import extend_hash, hash_examples
+from tasks.parts import split
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 
@@ -37,10 +38,23 @@ Loss = Callable[[Tensor, Batch], Tensor]
 class Watch:
     """Watches one run: `before_step` and `after_step` go around each step, `scoring` around each evaluation."""
 
-    def __init__(self, model: Model, optimizer: torch.optim.Optimizer, loss: Loss, autocast: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        autocast: Callable[[], Any],
+        *,
+        parts: int = 1,
+        trained: Model | None = None,
+    ) -> None:
         self.model, self.optimizer, self.loss, self.autocast = model, optimizer, loss, autocast
+        self.parts = parts
+        """In which a whole batch goes through the model, on all devices."""
+        self.trained = trained or model
+        """What steps are made of: the model, or its shards."""
         self.draw = random.SystemRandom()
-        self.parameters = list(model.parameters())
+        self.parameters = list(self.trained.parameters())
         self.steps = self.tokens = self.updates = 0
         self.violations: dict[str, int] = {}
         self.digests: dict[int, str] = {}
@@ -59,11 +73,14 @@ class Watch:
         optimizer.register_step_pre_hook(self._updating)
         optimizer.register_step_post_hook(self._updated)
         self._hooks = [
-            model.register_forward_pre_hook(self._goes_forward),
-            model.register_forward_hook(self._went_forward),
+            self.trained.register_forward_pre_hook(self._goes_forward),
+            self.trained.register_forward_hook(self._went_forward),
         ]
         self._in_step = self._sampled = False
         self._given_batch: Batch | None = None
+        self._in_parts = False
+        self._digest_given = ""
+        self._gradients: list[Any] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
         """A copy of the model, whose hooks lead here, is watched by the same."""
@@ -77,18 +94,27 @@ class Watch:
             self._violated("parameters changed between steps")
             self._draw()
         if self.steps in self.count_at:
-            self.flops.append(self._count(batch))
+            self.flops.append(self.count_flops(copied(self.model), batch))  # so that nothing is left of it
         self._batch, self._marks_taken, self._given_batch = batch, _marks(batch), None
+        self._in_parts, self._gradients = False, [None] * len(self.parameters)
         if self._sampled:
-            self.digests[self.steps] = extend_hash("", batch)
+            self.digests[self.steps] = self._digest_given = extend_hash("", batch)
         self._keep_hashes(examples)
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
         self._given, self._in_step = self.updates, True
 
+    def before_part(self, batch: Batch) -> None:
+        """Before the forward pass on a part of the step's batch, and after the backward pass of the part before."""
+        if self._in_parts:
+            self._check_given()
+        self._in_parts, self._given_batch, self._gradients = True, None, self._gradient_marks()
+        if self._sampled:
+            self._digest_given = extend_hash("", batch.tensors("cpu"))
+
     def after_step(self, seconds: float) -> None:
         """After a step that took so long, off the clock."""
         self._in_step = False
-        self._check_batch(self._batch, self._marks_taken)
+        self._check_batch(self._batch, self._marks_taken, self.digests.get(self.steps, ""))
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
         self.longest_step = max(self.longest_step, seconds)
@@ -100,23 +126,30 @@ class Watch:
             self._given_batch, self._marks_given = given[0], _marks(given[0])
 
     def _went_forward(self, *_: Any) -> None:
-        if self._in_step and any(p.grad is not None for p in self.parameters):
+        if self._in_step and self._gradient_marks() != self._gradients:
             self._violated("gradients were there before the backward pass")
+
+    def _gradient_marks(self) -> list[Any]:
+        """Which gradients there are, and how often each was changed."""
+        return [None if p.grad is None else (id(p.grad), p.grad._version) for p in self.parameters]
 
     def _updating(self, *_: Any) -> None:
         if not self._in_step:
             self._violated("an update outside of training steps")
             return
-        if self._versions() != self._version or (self._sum is not None and bits(self.parameters) != self._sum):
+        if self._versions() != self._version or (self._sum is not None and self._bits() != self._sum):
             self._violated("parameters changed before the update of a step")
+        self._check_given()
+
+    def _check_given(self) -> None:
         if self._given_batch is None:
             self._violated("a forward pass past the model's hooks")
         else:
-            self._check_batch(self._given_batch, self._marks_given)
+            self._check_batch(self._given_batch, self._marks_given, self._digest_given)
 
-    def _check_batch(self, batch: Batch, marks: dict[str, tuple[int, int]]) -> None:
+    def _check_batch(self, batch: Batch, marks: dict[str, tuple[int, int]], digest: str) -> None:
         """A batch holds the tensors it held, unchanged; at sampled steps, the numbers of the batch that was taken."""
-        other = self._sampled and extend_hash("", batch.tensors("cpu")) != self.digests[self.steps]
+        other = self._sampled and extend_hash("", batch.tensors("cpu")) != digest
         if other or _marks(batch) != marks:
             self._violated("a batch was changed by the model")
 
@@ -130,6 +163,11 @@ class Watch:
         """How often the parameters were changed in place, by torch's own count."""
         return sum(p._version for p in self.parameters)
 
+    def _bits(self) -> int:
+        """The sum over the bits of the parameters, of shards those that are here."""
+        parameters: Any = self.parameters
+        return bits(parameters if self.trained is self.model else (p.to_local() for p in parameters))
+
     def _draw(self) -> None:
         """Draw whether the next step is sampled, and remember the parameters as it must find them."""
         self._sampled = self.steps < FIRST or self.draw.random() < EVERY
@@ -137,12 +175,14 @@ class Watch:
 
     def _remember(self) -> None:
         """Remember the parameters' count of changes and, of a sampled step, the sum over their bits."""
-        self._version, self._sum = self._versions(), bits(self.parameters) if self._sampled else None
+        self._version, self._sum = self._versions(), self._bits() if self._sampled else None
 
-    def _count(self, batch: Batch) -> int:
-        """FLOPs of a step as it is now, counted on a copy so that nothing is left of it."""
-        there = batch.tensors(self.parameters[0].device)
-        return sizing.training_flops(copied(self.model), there, self.loss, autocast=self.autocast())
+    def count_flops(self, model: Model, batch: Batch) -> int:
+        """FLOPs of a step as it is now."""
+        there, found = self.parameters[0].device, 0
+        for part, _ in split(batch, self.parts):
+            found += sizing.training_flops(model, part.tensors(there), self.loss, autocast=self.autocast())
+        return found
 
     def _keep_hashes(self, found: np.ndarray) -> None:
         if self.shift:
@@ -158,7 +198,7 @@ class Watch:
     @contextmanager
     def scoring(self, split: str) -> Iterator[Callable[[Batch, Tensor], None]]:
         """Around an evaluation: gives what each batch and its logits are shown to."""
-        before, parts = bits(self.parameters), _digest(self.model) if split == "test" else None
+        before, parts = self._bits(), _digest(self.model) if split == "test" else None
 
         def see(batch: Batch, logits: Tensor) -> None:
             self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
@@ -170,9 +210,13 @@ class Watch:
         if split == "test":
             self.test_hashes, self.first = [], []
         yield see
-        if bits(self.parameters) != before or (parts is not None and parts != _digest(self.model)):
+        if self._bits() != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
         self._remember()
+
+    def join(self, others: Sequence[dict[str, int]]) -> None:
+        """Count the violations that any rank has seen."""
+        self.violations = {name: max(other.get(name, 0) for other in others) for name in set().union(*others)}
 
     def close(self) -> None:
         """After the last step: nothing is looked at any more."""

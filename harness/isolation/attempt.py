@@ -4,6 +4,7 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
+from harness.isolation import tree
 from harness.isolation.supervisor import Bounds, Report, Supervised
 
 
@@ -17,10 +18,11 @@ def attempt(function: Callable[..., Any], *args: Any, seconds: float) -> Any:
     Raises:
         Unanswered: it did not return within `seconds`.
     """
-    process, answers = Supervised(Bounds(timeout=seconds), _answer, function, args), list[dict[str, Any]]()
-    while not process.gone:
-        wait([process.pipe])
-        answers += process.events()
+    with tree.no_orphans():
+        process, answers = Supervised(Bounds(timeout=seconds), _answer, function, args), list[dict[str, Any]]()
+        while not process.gone:
+            wait([process.pipe])
+            answers += process.events()
     if answers:
         return answers[0]["value"]
     ended = process.ended

@@ -1,6 +1,7 @@
 """Who works on a run: a lease in its folder, of the process that works on it, with its host and a heartbeat."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -28,7 +29,7 @@ class Taken(Exception):
 def hold(folder: Path) -> Iterator[None]:
     """Hold the lease of a run while this is open. It ends with this process, and what it forks does not inherit it.
 
-    The kernel keeps it, by a POSIX lock; where a file system does not share locks between hosts, heartbeats do.
+    The kernel keeps it, by a POSIX lock; where a file system has none, or hosts do not share them, heartbeats do.
 
     Raises:
         Taken: another process has it.
@@ -75,14 +76,19 @@ def _open(path: Path, flags: int = 0) -> TextIO:
 
 def _free(file: TextIO, path: Path) -> bool:
     """Whether nobody had the lease in this file, which is ours then until the file is closed."""
+    told = True
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        told = False  # a file system without locks
     file.seek(0)
     host = file.read(1000).partition(" ")[0]
     file.seek(0)
-    if host in ("", socket.gethostname()):  # here the kernel knows whether it lives
+    if host == "" or (told and host == socket.gethostname()):
         return True
     with tempfile.TemporaryFile(dir=path.parent) as now:  # by the clock of the file system
         return os.fstat(now.fileno()).st_mtime - os.fstat(file.fileno()).st_mtime > STALE

@@ -60,8 +60,10 @@ class Group:
     def add(self, process: int) -> None:
         """Move a process there, which takes the kernel some milliseconds."""
         for folder in self.folders:
-            with contextlib.suppress(OSError):
+            try:
                 (folder / "cgroup.procs").write_text(str(process))
+            except OSError:
+                self.memory = None if folder == self.memory else self.memory
 
     def kill(self) -> None:
         """Kill every process in it at once, where the kernel can (Linux 5.14)."""

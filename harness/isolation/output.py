@@ -37,6 +37,6 @@ class Output:
         with contextlib.suppress(OSError):
             if self.handle is None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait
                 self.handle = os.fdopen(os.open(self.file, flags, 0o644), "wb", buffering=0)
             self.handle.write(data)

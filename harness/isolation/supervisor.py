@@ -8,17 +8,18 @@ told to, or when the caller is gone. A process whose supervisor is killed dies w
 import contextlib
 import math
 import os
+import pickle
 import signal
 import sys
 import time
 import traceback
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from mmap import mmap
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 import psutil
 
@@ -34,6 +35,9 @@ SUMS = 2.0
 """Seconds between two sums of memory, each of which looks at every process of the machine."""
 PATIENCE = 5
 """A process is stalled if it shows no sign of life for this many times the longest that it has ever needed."""
+
+MOST = 1 << 24
+"""Bytes of the longest event."""
 
 Report: TypeAlias = Callable[[dict[str, Any]], None]
 Cause: TypeAlias = Literal["", "timeout", "stalled", "memory", "suspended", "asked"]
@@ -70,11 +74,15 @@ class Supervised:
 
     Args:
         target: called as `target(*args, report)` in the process, which ends when that returns.
-        card: the one GPU that it may see.
+        card: the GPU that it may see, or several with commas between.
     """
+
+    alive: ClassVar[set[int]] = set()
+    """The supervisors that this process has started and that have not ended."""
 
     def __init__(self, bounds: Bounds, target: Callable[..., None], *args: Any, card: str | None = None) -> None:
         self.process, self.pipe = launch(_supervise, bounds, target, args, duplex=True, card=card)
+        self.alive.add(self.process.pid)
         self.ended: Ended | None = None
         """Set when it has ended, unless its supervisor was killed."""
         self.gone = False
@@ -91,7 +99,11 @@ class Supervised:
                     yield said
         except (EOFError, OSError):
             self.gone = True
+            self.alive.discard(self.process.pid)
             self.pipe.close()
+            if self.ended is None:
+                self.process.join(1)  # then what a killed supervisor leaves has been adopted
+                tree.kill_adopted(spare=self.alive)
             with contextlib.suppress(OSError):
                 os.waitpid(self.process.pid, os.WNOHANG)  # it is a child of ours once the fork server was killed
 
@@ -111,31 +123,42 @@ def _supervise(bounds: Bounds, target: Callable[..., None], args: tuple[Any, ...
     os.setsid()
     tree.adopt_orphans()
     group, page = memory.Group(bounds.memory), beat.new_page()
-    (events, report), (read, written), supervisor = Pipe(duplex=False), os.pipe(), os.getpid()
+    (events, report), (output, written), supervisor = os.pipe(), os.pipe(), os.getpid()
     run = os.fork()
     if run == 0:
         caller.close()
-        events.close()
-        os.close(read)
+        os.close(events)
+        os.close(output)
         tree.die_with(supervisor)
         if bounds.memory and not group.memory:
             memory.bound_data(bounds.memory)
         beat.share(page)
-        _work(target, args, report, written)
-    report.close()
+        _work(target, args, _reporter(report), written)
+    os.close(report)
     os.close(written)
     group.add(run)
-    _Supervisor(bounds, group, page, run, caller, events, read).watch()
+    _Supervisor(bounds, group, page, run, caller, events, output).watch()
 
 
-def _work(target: Callable[..., None], args: tuple[Any, ...], report: Connection, output: int) -> NoReturn:
+def _reporter(pipe: int) -> Report:
+    """Sends each event as a line of its own: what else the process writes there is none, and stands before it."""
+    file = os.fdopen(pipe, "wb")
+
+    def report(event: dict[str, Any]) -> None:
+        file.write(b"\n" + b64encode(pickle.dumps(event)) + b"\n")
+        file.flush()
+
+    return report
+
+
+def _work(target: Callable[..., None], args: tuple[Any, ...], report: Report, output: int) -> NoReturn:
     """The supervised process: no thread that `target` leaves behind keeps it from ending."""
     os.setpgid(0, 0)
     for own, place in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(own, place)
     code = 0
     try:
-        target(*args, report.send)
+        target(*args, report)
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -158,6 +181,8 @@ class _Supervisor:
         self.cause: Cause = ""
         self.deadline: float | None = None
         """When it is killed, once it was asked to stop."""
+        self.line = b""
+        """The beginning of an event that is still being written."""
         self.waited = {self.caller: self._listen, self.events: self._pass_on, self.output: self._keep}
         if hasattr(os, "pidfd_open"):  # else one is told at the next tick
             self.waited[os.pidfd_open(run)] = lambda: None
@@ -198,13 +223,12 @@ class _Supervisor:
             self._stop("asked")
 
     def _pass_on(self) -> None:
-        try:
-            said = self.events.recv_bytes()
-        except (EOFError, OSError):
+        if not (said := os.read(self.events, 1 << 16)):
             del self.waited[self.events]
-            return
-        with contextlib.suppress(OSError):
-            self.caller.send_bytes(said)
+        *lines, self.line = (self.line[-MOST:] + said).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(Exception):  # no event at all, or nobody to tell
+                self.caller.send(pickle.loads(b64decode(line, validate=True)))
 
     def _keep(self) -> None:
         if said := os.read(self.output, 1 << 16):

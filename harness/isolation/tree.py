@@ -6,11 +6,25 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection, Iterator
 
 import psutil
 
+from harness.processes import STARTED_BY
+
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36
 """Options of prctl (Linux, include/uapi/linux/prctl.h)."""
+
+
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+    """Adopt what the processes of killed supervisors leave behind, and kill it at the end."""
+    adopt_orphans()
+    try:
+        yield
+    finally:
+        kill_adopted()
+        adopt_orphans(False)
 
 
 def adopt_orphans(adopt: bool = True) -> None:
@@ -38,6 +52,27 @@ def kill_descendants(seconds: float = 3.0) -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         time.sleep(0.01)
+
+
+def kill_adopted(spare: Collection[int] = (), seconds: float = 3.0) -> None:
+    """Kill what killed supervisors left to this process, with all that descends from it; not the processes `spare`."""
+    end = time.monotonic() + seconds
+    while (left := _adopted(spare)) and time.monotonic() < end:
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.1)
+
+
+def _adopted(spare: Collection[int]) -> list[psutil.Process]:
+    found, here = list[psutil.Process](), psutil.Process()
+    for child in here.children():
+        with contextlib.suppress(psutil.Error, OSError):  # it has ended
+            if child.pid not in spare and os.getsid(child.pid) != os.getsid(0):
+                ending = not child.memory_info().rss  # what it started comes here next, and its environment is gone
+                if ending or child.environ().get(STARTED_BY) == str(here.pid):
+                    found += [child, *child.children(recursive=True)]
+    return found
 
 
 def _has_children() -> bool:

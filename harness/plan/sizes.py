@@ -14,6 +14,7 @@ from harness.plan import published_rows
 from harness.records.spec import Cell, RunSpec
 from harness.suite.loaded import LoadedSuite
 from tasks.base import Task
+from tasks.parts import split
 from zoo import architectures, cache
 from zoo import size as sizing
 from zoo.contract import Model, Role, Shape
@@ -165,14 +166,15 @@ def matched(spec: RunSpec, task: Task, model: Model) -> float:
     return step_flops(spec, task, model) / (examples_of(spec, task) * task.train_length)
 
 
-def step_flops(spec: RunSpec, task: Task, model: Model) -> int:
-    """FLOPs of one training step of the run, counted on its first batch."""
+def step_flops(spec: RunSpec, task: Task, model: Model, devices: int = 1) -> int:
+    """FLOPs of one training step of the run, counted on its first batch, in the parts it has on so many devices."""
     device = next(model.parameters()).device
-    batch = task.batch("train", 0, spec.seed, size=examples_of(spec, task)).tensors(device)
     loss = partial(task.loss, label_smoothing=model.recipe.label_smoothing)
     assert spec.train is not None
     autocast = machine.autocast(device, machine.resolve_precision(spec.train.precision, device))
-    return sizing.training_flops(model, batch, loss, autocast=autocast)
+    batch = task.batch("train", 0, spec.seed, size=examples_of(spec, task))
+    parts = split(batch, spec.train.accumulate * devices)
+    return sum(sizing.training_flops(model, part.tensors(device), loss, autocast=autocast) for part, _ in parts)
 
 
 def examples_of(spec: RunSpec, task: Task) -> int:

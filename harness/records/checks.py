@@ -4,7 +4,6 @@ Nothing is built and torch is not loaded, so that boards check every record. `ha
 with each other; `harness.execute.recompute` builds data and models, and scores weights again.
 """
 
-import dataclasses
 import json
 import math
 import re
@@ -73,22 +72,6 @@ def problems(record: Record) -> Iterator[Problem]:
                 yield from ((what, why) for why in check(record))
             except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
                 yield what, f"is not as records are: {error}"
-
-
-def malformed(record: Record) -> str:
-    """What keeps the values of a record from being of the types that records have; empty where nothing does."""
-    try:
-        read = _adapter().validate_python(dataclasses.asdict(record))
-    except (TypeError, ValueError, RecursionError) as error:
-        return f"is not as records are: {' '.join(str(error).split())}"[:300]
-    return "" if read == record else "is not as records are: a number is text, or no number at all"
-
-
-@cache
-def _adapter() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Record)
 
 
 def digest_of(record: Record) -> str:

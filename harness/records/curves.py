@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from harness.records.files import finite
+from harness.records.parts import Mismatch
 from harness.records.record import CurvePoint, Record
 
 if TYPE_CHECKING:
@@ -39,7 +42,11 @@ def _entries(scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
 
 
 class Points:
-    """The points of all curves in arrays: objects of millions would fill the memory."""
+    """The points of all curves in arrays: objects of millions would fill the memory.
+
+    Raises:
+        ValueError: they are none.
+    """
 
     def __init__(self, table: "pa.Table") -> None:
         import numpy as np
@@ -58,6 +65,12 @@ class Points:
         self.keys, self.offsets = keys.indices.to_numpy(), scores.offsets.to_numpy()
         self.unscored = scores.is_null().to_numpy(zero_copy_only=False)
         self.extra, self.seen = _whole(table["extra"]), dict[tuple[object, ...], list[float]]()
+        meters = [column for name, column in self.numbers.items() if name != "loss"]
+        extras = [from_json(text) for text in self.extra.drop_null().to_pylist()]
+        if keys.null_count or not all(((column >= 0) & (column <= 1e300)).all() for column in meters):
+            raise Mismatch("holds numbers or names that no curve has")
+        if not all(isinstance(extra, dict) for extra in extras):
+            raise Mismatch("holds other text than JSON objects")
         self.by_metric = dict[str, NDArray[np.float64]]()
 
     def span(self, run_id: str) -> tuple[int, int]:

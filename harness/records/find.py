@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.records.files import read_json
 from harness.records.record import Record
-from harness.records.store import Store, default_root, read_record, stores
+from harness.records.store import MODEL, Store, default_root, read_record, stores
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
     from zoo.contract import Model
-
-MODEL = "model"
-"""The folder beside a record in which its model lies (`zoo.published.folder`)."""
 
 
 def find_run(reference: str, root: Path | None = None) -> Path | None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from zoo.files import open_regular, read_bytes, whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 RECORDS, CURVES, INDEX = "records.parquet", "curves.parquet", "published.json"
 FORMAT = 1
@@ -138,16 +140,30 @@ class Published:
             if sha256(path) != self.index.get("files", {}).get(name):
                 raise UserError("not the file that was published", file=path)
 
-    def table(self, name: str, columns: list[str] | None = None) -> "pa.Table":
-        """One of the two files, or some of its columns."""
+    @contextmanager
+    def _opened(self, name: str) -> "Iterator[pq.ParquetFile]":
+        """One of the two files, which has the columns that this zoobench writes."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        made = {RECORDS: records_table, CURVES: curves_table}[name]([])
         try:
-            with open_regular(self.folder / name) as file:
-                return pq.read_table(file, columns=columns)
-        except (OSError, KeyError, pa.ArrowException) as error:
+            open_regular(self.folder / name).close()
+            with pq.ParquetFile(
+                self.folder / name
+            ) as found:  # Arrow's own file: its threads may outlast the interpreter
+                if not found.schema_arrow.equals(made.schema):
+                    raise UserError("has other columns than this zoobench writes", file=self.folder / name)
+                yield found
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
+
+    def table(self, name: str, columns: list[str] | None = None) -> "pa.Table":
+        """One of the two files, or some of its columns."""
+        with self._opened(name) as file:
+            found = file.read(columns)
+            found.validate(full=True)
+            return found
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -158,10 +174,10 @@ class Published:
     @cached_property
     def points(self) -> Points:
         """The curves of all runs."""
-        table = self.table(CURVES)
-        if not table.schema.equals(curves_table([]).schema):
-            raise UserError("has other columns than this zoobench writes", file=self.folder / CURVES)
-        return Points(table)
+        try:
+            return Points(self.table(CURVES))
+        except ValueError as error:
+            raise UserError(f"not the curves of runs: {error}", file=self.folder / CURVES) from None
 
     def ids(self) -> list[str]:
         """The run ids, sorted."""
@@ -186,17 +202,13 @@ class Published:
     def records(self, leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
         """Every record as it was published, or why it cannot be read, but those with these run ids."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if not self.index:
             return
-        try:
-            with open_regular(self.folder / RECORDS) as file:
-                # in parts: the JSON of all at once may be gigabytes
-                for batch in pq.ParquetFile(file).iter_batches(1000, columns=[*READ]):
-                    yield from self._read(pa.Table.from_batches([batch]), leaving_out)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"cannot be read: {error}", file=self.folder / RECORDS) from None
+        with self._opened(RECORDS) as file:
+            for batch in file.iter_batches(1000, columns=[*READ]):  # the JSON of all at once may be gigabytes
+                batch.validate(full=True)
+                yield from self._read(pa.Table.from_batches([batch]), leaving_out)
 
     def _read(self, rows: "pa.Table", leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
         for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):

@@ -198,6 +198,10 @@ class Provenance(Part):
     system: str | None = None
     threads: int | None = None
     precision: str | None = None
+    devices: int = field(default=1, metadata=OPTIONAL)
+    """On which it was trained together, each in a process of its own; `threads` are those of one."""
+    shard: bool = field(default=False, metadata=OPTIONAL)
+    recompute: bool = field(default=False, metadata=OPTIONAL)
     kernels: dict[str, str] = field(default_factory=dict)
     """What computed each op of the training steps."""
 

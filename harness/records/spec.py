@@ -76,6 +76,8 @@ class TrainSettings(Part):
     final_lr: float
     clip: float
     precision: str
+    accumulate: int = field(default=1, metadata=OPTIONAL)
+    """Parts in which a step's batch goes through the model one after the other."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ SUITE = "suite.json"
 """What the suite was when it last ran here: the rules of its board, its text, and the ids of its runs."""
 
 
+MODEL = "model"
+"""The folder beside a record in which its model lies (`zoo.published.folder`)."""
+
+
 def default_root() -> Path:
     """`$ZOOBENCH_RESULTS`, or `results` under the working directory."""
     return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
@@ -147,8 +151,17 @@ class Store:
         write_atomic(self.own_path(record.run_id, "curve.jsonl"), curve)
         path = self.own_path(record.run_id, "record.json")
         write_atomic(path, to_json(record))
-        files.sweep(path.parent)
+        for folder in (path.parent, path.parent / MODEL):
+            files.sweep(folder)
         shutil.rmtree(path.parent / "checkpoint", ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left here beside a whole file, and the checkpoints of finished runs."""
+        files.sweep(self.own_path(), older=3600)  # other processes may run the same suite
+        for left in self.folder.glob("*/checkpoint"):
+            with suppress(OSError):
+                if self.made_here(left.parent.name):
+                    shutil.rmtree(self.own_path(left.parent.name, left.name))
 
     def read(self, run: str | RunSpec) -> Record | None:
         """One record, the one made here before the published one; None while there is neither.

@@ -65,7 +65,16 @@ def _computed(record: Record) -> Iterator[tuple[Any, Any]]:
     """Kernels, bytes and settings of its own of a row, by code and machine; bytes where they are the step's alone."""
     made = record.provenance
     if record.status == "ok" and record.budget.used.steps and made.device == "cpu":
-        key = (_row(record.spec), made.commit, made.hardware, made.threads, made.precision)
+        key = (
+            _row(record.spec),
+            made.commit,
+            made.hardware,
+            made.threads,
+            made.precision,
+            made.devices,
+            made.shard,
+            made.recompute,
+        )
         bytes_ = record.memory.peak_bytes if record.memory.before_bytes is None else None
         own = [one.to_dict() for one in record.defaults or ()]
         yield key, json.dumps([made.kernels, bytes_, own], sort_keys=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from harness.errors import UserError
-from harness.records.checks import Problem, malformed, problems
+from harness.records.checks import Problem, problems
 from harness.records.published import INDEX, Published
 from harness.records.record import Record
 from harness.records.store import Store, named_by, read_record
@@ -63,9 +63,6 @@ def verify(
 
 def alone(record: Record, where: Path, deeper: Deeper) -> Iterator[str]:
     """Everything wrong with a record that lies at `where`, or in its folder; `deeper` is asked if nothing else is."""
-    if why := malformed(record):
-        yield f"record: {why}"
-        return
     clean, folder = True, _folder(where)
     if folder.name != record.run_id:
         clean = False

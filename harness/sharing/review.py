@@ -15,7 +15,7 @@ from harness.execute.recompute import Recompute
 from harness.execute.rerun import Rerun, draw, rerun
 from harness.execute.runner import load_data
 from harness.plan.wanted import foreign, wanted
-from harness.records.checks import malformed, problems
+from harness.records.checks import problems
 from harness.records.curves import curves_table
 from harness.records.published import COLUMNS, CURVES, RECORDS, Published, records_table, sha256
 from harness.records.record import LmEval, Origin, Record
@@ -150,13 +150,11 @@ def _read(bundle: Published) -> tuple[list[Record], list[Finding]]:
 
 
 def _sound(record: Record, run_id: str) -> Record:
-    """A record whose values are of the types that records have, whose id is its own, and that claims no review.
+    """A record whose id is its own, and that claims no review.
 
     Raises:
-        UserError, ValueError: it is not.
+        UserError: it is not.
     """
-    if why := malformed(record):
-        raise UserError(why)
     if {record.run_id, record.spec.run_id} != {run_id}:
         raise UserError(f"its id is not the hash of its own spec and data ({record.spec.run_id})")
     if record.origin != Origin():

@@ -29,6 +29,9 @@ from harness.suite.yaml_source import Path_, Source, merge, read, read_value
 from tasks.base import Difficulty
 from zoo.registry import load_plugin, nearest
 
+MOST_PARENTS = 20
+"""Suites that one extends, one through the other."""
+
 
 def load(
     suite: str | Path | Mapping[str, Any] | Source,
@@ -162,6 +165,8 @@ def _extended(source: Source, folder: Path, extending: tuple[Path, ...] = ()) ->
         raise source.error(error.message, ("extends",)) from None
     if base.resolve() in extending:
         raise source.error(f"{parent} extends itself in a circle", ("extends",))
+    if len(extending) == MOST_PARENTS:
+        raise source.error(f"one suite extends more than {MOST_PARENTS} others", ("extends",))
     return merge(_extended(read(base), base.parent, (*extending, base.resolve())), source, whole=("stop",))
 
 

@@ -147,6 +147,8 @@ class Train(Strict):
     """Where the schedule ends, as a fraction of the peak."""
     clip: Number = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate: Count = 1
+    """Parts in which a step's batch goes through the model one after the other, to take less memory."""
 
     def over(self, base: Train) -> Train:
         """The keys given here, on top of another's."""
@@ -294,7 +296,13 @@ class Limits(Strict):
     """How often a run goes on after something else than its model has ended it: killed from outside, a full disk."""
     checkpoint: Duration = 20.0
     """Seconds between the checkpoints of a run."""
-    runs: Count = 100_000
+    devices: Count = 1
+    """GPUs, or else processes, on which each run is trained: every one computes on its rows of each batch."""
+    shard: bool = False
+    """Whether each device holds a part of weights, gradients and moments only."""
+    recompute: bool = False
+    """Whether blocks are computed again in the backward pass: a third more time, and much less memory."""
+    runs: Count = 20_000
     """The most runs and trials that the suite may make: beyond, it is refused."""
 
     @property

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from zoo import files
 
 Path_: TypeAlias = "tuple[str | int, ...]"
-MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 18, 100_000, 50
+MOST_BYTES, MOST_NODES, MOST_DEPTH = 1 << 17, 100_000, 50
 """The largest suite that is read; any that people write is smaller by far."""
 
 
@@ -93,6 +93,8 @@ def read_value(text: str, origin: str) -> Any:
 
 def _composed(text: str, origin: str) -> yaml.Node | None:
     """The nodes of a document, of bounded number and depth, also once its aliases are filled in."""
+    if len(text) > MOST_BYTES:
+        raise UserError(f"has more than {MOST_BYTES:,} characters", file=origin)
     try:
         node = yaml.compose(text, Loader=Loader)
         if node is not None:
@@ -168,15 +170,16 @@ def _scalar(node: yaml.Node, file: str, key: str) -> str | float | bool | None:
 def merge(base: Source, over: Source, *, whole: tuple[str, ...] = ()) -> Source:
     """`base` with the keys of `over` on top: mappings merge, unless their key is in `whole`; the rest is replaced."""
 
+    replaced = set[Path_]()
+
     def join(a: Any, b: Any, path: Path_) -> Any:
         if isinstance(a, dict) and isinstance(b, dict) and not (path and path[-1] in whole):
             return {
                 k: join(a.get(k), b[k], (*path, k)) if k in b else a[k] for k in [*a, *(k for k in b if k not in a)]
             }
-        for place in [p for p in places if p[: len(path)] == path]:
-            del places[place]
+        replaced.add(path)
         return b
 
-    places = dict(base.places)
     data = join(base.data, over.data, ())
-    return Source(data, places | over.places)
+    kept = {p: at for p, at in base.places.items() if not any(p[:n] in replaced for n in range(len(p) + 1))}
+    return Source(data, kept | over.places)

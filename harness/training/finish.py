@@ -6,9 +6,9 @@ from harness.gates.judge import judge
 from harness.gates.subject import Subject
 from harness.plan.sizes import build_model, matched
 from harness.records import record as records
-from harness.records.find import MODEL
 from harness.records.provenance import provenance
 from harness.records.record import Eligibility, Error, Metrics, Record, Size, Status, empty_record
+from harness.records.store import MODEL
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of
 from harness.training.run import Run
@@ -39,7 +39,7 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         speed=run.reference.speed(progress.reference, used),
         memory=records.Memory(run.peak_bytes),
         eligibility=eligibility,
-        provenance=provenance(run.device, run.precision, progress.kernels),
+        provenance=provenance(run.device, run.precision, progress.kernels).replace(**run.layout),
         segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
 

@@ -1,13 +1,14 @@
 """Parameter groups from the model's own overrides, AdamW over them, and the training step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tasks.parts import Part
 from zoo.contract import Batch, Model, ParamOverride
 
 _DECAYING = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -50,7 +51,7 @@ def set_lr(optimizer: torch.optim.Optimizer, fraction: float) -> None:
 
 def descend(
     model: nn.Module,
-    batch: Batch,
+    parts: Iterable[Part],
     loss: Callable[[Tensor, Batch], Tensor],
     optimizer: torch.optim.Optimizer,
     *,
@@ -59,13 +60,20 @@ def descend(
 ) -> tuple[float, float]:
     """One training step: forward under `autocast`, backward, gradients clipped to norm `clip`, and an update.
 
+    Args:
+        parts: of the batch, one after the other.
+
     Returns loss and gradient norm as numbers, so that the step is over when it returns, on any device.
     """
-    with autocast:
-        logits = model(batch)
-    value = loss(logits, batch)
-    value.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    values = []
+    for batch, weight in parts:
+        with autocast:
+            logits = model(batch)
+        value = loss(logits, batch)
+        value.backward(None if weight is None else torch.full_like(value, weight))
+        values.append((value.detach(), weight))
+    norm: Any = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards, whose norm is in parts
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return value.item(), float(norm)
+    return sum(value.item() * (1.0 if weight is None else weight) for value, weight in values), float(norm)

@@ -20,8 +20,9 @@ from harness.records.record import ReferenceSpeed, Speed
 from harness.records.spec import TrainSettings
 from harness.training.optimizer import adamw, descend
 from tasks.base import Task
+from tasks.parts import Part
 from zoo import size as sizing
-from zoo.contract import Batch, Shape
+from zoo.contract import Shape
 
 ARCHITECTURE, WIDTH, DEPTH, OPTIONS = "pre_ln", 64, 2, {"heads": 2}
 SHARE = 0.01
@@ -40,8 +41,10 @@ class Reference:
     random state and list of kernels as they were.
     """
 
-    def __init__(self, task: Task, batch: Batch, *, device: torch.device, precision: str, train: TrainSettings) -> None:
-        self.task, self.batch, self.device, self.precision, self.settings = task, batch, device, precision, train
+    def __init__(
+        self, task: Task, parts: Sequence[Part], *, device: torch.device, precision: str, train: TrainSettings
+    ) -> None:
+        self.task, self.parts, self.device, self.precision, self.settings = task, parts, device, precision, train
         self.problem: str | None = None
         """Why there is no reference."""
         self._step: Callable[[], None] | None = None
@@ -74,12 +77,12 @@ class Reference:
         """The reference's training step, after a first one, which loads what it needs."""
         torch.manual_seed(0)
         model = zoo.build(ARCHITECTURE, self.task.role, shape=self.shape, **OPTIONS).to(self.device)
-        train, batch = self.settings, self.batch.tensors(self.device)
+        train, parts = self.settings, [part._replace(batch=part.batch.tensors(self.device)) for part in self.parts]
         optimizer = adamw(model, lr=0.0, betas=train.betas, weight_decay=train.weight_decay)
 
         def step() -> None:
             autocast = machine.autocast(self.device, self.precision)
-            descend(model, batch, self.task.loss, optimizer, autocast=autocast, clip=train.clip)
+            descend(model, parts, self.task.loss, optimizer, autocast=autocast, clip=train.clip)
 
         step()
         return step

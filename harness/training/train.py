@@ -15,11 +15,13 @@ from harness.records.meters import LOG_POINTS, crossed
 from harness.records.record import Error, Record
 from harness.records.spec import RunSpec
 from harness.training.batches import stream
+from harness.training.distributed import ONE_DEVICE, OneDevice
 from harness.training.finish import finish, keep_model
 from harness.training.optimizer import descend, set_lr
 from harness.training.run import Run
 from harness.training.schedule import schedule
 from tasks.base import Task
+from tasks.parts import split
 from zoo.contract import Batch
 from zoo.ops.kernel_log import record_kernels
 from zoo.size import Size
@@ -45,21 +47,27 @@ def train(
     checkpoint: float = 20.0,
     keep: bool = False,
     plugins: tuple[str, ...] = (),
+    ranks: OneDevice = ONE_DEVICE,
+    recompute: bool = False,
 ) -> Record:
     """Train, score and judge one run; the record says how it ended. A checkpoint is written every `checkpoint` seconds.
 
-    With `keep` the weights of a final run stay, and the `plugins` that a model of theirs needs are noted there.
+    With `keep` the weights of a final run stay, and the `plugins` that a model of theirs needs are noted there. Of
+    several `ranks` that call this, the first alone returns. With `recompute`, blocks are computed again for their
+    backward pass, to take less memory.
 
     Raises:
         Stopped: asked to; call again with the same folder to go on.
     """
-    run = Run(spec, task, size, folder, report)
+    run = Run(spec, task, size, folder, report, ranks, recompute=recompute)
     resumed = {"resumed_at": run.progress.used.steps, "curve": run.progress.curve}
     report({"event": "start", **resumed, "flops_per_step": run.step_cost.flops})
     try:
         train_steps(run, stop, checkpoint)
     except Diverged as error:
+        run.go_on_alone()
         return finish(run, suite, "diverged", Error("Diverged", str(error)))
+    run.go_on_alone()
     report({"event": "scoring"})
     record = finish(run, suite, "ok")
     if keep and spec.kind == "final":
@@ -92,10 +100,11 @@ def train_steps(run: Run, stop: Callable[[], bool], checkpoint: float) -> None:
         if done or crossed(before, after, 1 / LOG_POINTS):
             run.reference.time_reference(progress.reference, used, after)
             _log(run, score=crossed(before, after, run.spec.evaluate.every) and not done)
-        if stop():
+        stopping, due = run.ranks.first(lambda: (stop(), time.monotonic() - saved > checkpoint))  # noqa: B023
+        if stopping:
             save_checkpoint(run)
             raise Stopped
-        if time.monotonic() - saved > checkpoint:
+        if due:
             save_checkpoint(run)
             saved = time.monotonic()
     run.reference.time_reference(progress.reference, used, 1.0)
@@ -118,13 +127,15 @@ def save_checkpoint(run: Run) -> None:
 def step(run: Run, batch: Batch) -> None:
     """One optimiser step, on the clock."""
     progress, used, cost, settings = run.progress, run.progress.used, run.step_cost, run.settings
-    batch = batch.tensors(run.device)
+    parts = run.own_parts(split(batch, run.parts))
     start = time.perf_counter()
     ahead = min(1.0, run.rule.progress(used) + _stride(run))
     set_lr(run.optimizer, schedule(run.schedule, ahead, warmup=settings.warmup, final=settings.final_lr))
     with record_kernels(progress.kernels):
-        value, norm = descend(run.model, batch, run.loss, run.optimizer, autocast=run.autocast(), clip=settings.clip)
-    used.seconds += time.perf_counter() - start
+        given: dict[str, Any] = {"autocast": run.autocast(), "clip": settings.clip}
+        value, norm = descend(run.called, run.passes(parts), run.loss, run.optimizer, **given)
+    value, norm, seconds = run.ranks.agree(value, norm, time.perf_counter() - start)
+    used.seconds += seconds
     used.tokens, used.steps, used.flops = used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops
     progress.loss_sum += value
     progress.loss_steps += 1

@@ -31,6 +31,8 @@ HELD_OUT = ("test", "val", "valid", "validation")
 FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 MOST_UNPACKED = 1 << 30
 """Bytes of the largest file of images, once it is unpacked."""
+MOST_OTHERS = 50_000
+"""Folders, and files that are no images, in a folder of images."""
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 NAMED = {"mnist_5k": (28, 1, 10), "cifar10": (32, 3, 10)}
 """Side, channels and classes of the sets known by name."""
@@ -141,9 +143,21 @@ def _of_folder(root: Path) -> ImageSet:
     for folder in (root, root / "cifar-10-batches-py"):
         if files := _all_or_none(folder, BATCHES):
             return ImageSet(root.name, "cifar", _hash(files), 10, 32, 3, files)
-    files = tuple(sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGES and f.is_file()))
+    files = _image_files(root)
     names = _classes(root, files)[2]
     return ImageSet(root.name, "folder", _hash(files, root), len(names), None, 3, files, root)
+
+
+def _image_files(root: Path) -> tuple[Path, ...]:
+    """The images below a folder, sorted; a DataError where so much else is there that it holds no set of images."""
+    found, others = list[Path](), 0
+    for folder, folders, names in os.walk(root):
+        images = [name for name in names if os.path.splitext(name)[1].lower() in IMAGES]
+        others += len(folders) + len(names) - len(images)
+        if others > MOST_OTHERS:
+            raise DataError(f"image folder {root} has over {MOST_OTHERS:,} folders, and files that are no images")
+        found += [Path(folder, name) for name in images]
+    return tuple(sorted(file for file in found if file.is_file()))
 
 
 def _all_or_none(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:

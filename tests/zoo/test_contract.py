@@ -11,12 +11,22 @@ from zoo.blocks.stack import Stack
 from zoo.checks.subject import Subject, distance
 from zoo.contract import Mixer, ParamOverride, Part, Recipe, Traits
 
+from .models import in_pieces, logits
+
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_contract(name):
     found = checks.run(name)
     assert [outcome.check for outcome in found] == list(checks.CHECKS)
     assert [outcome for outcome in found if outcome.status == "failed"] == []
+
+
+@pytest.mark.parametrize("name", ["griffin", "mlstm", "slstm"])
+def test_a_model_all_in_bfloat16_is_extended_as_it_runs(name):
+    model = zoo.build(name, shape=zoo.Shape(length=8, vocab=7, outputs=7, width=32, depth=2)).bfloat16()
+    tokens = torch.arange(12).view(2, 6) % 7
+    found, _ = in_pieces(model, tokens, [3, 1, 2])
+    torch.testing.assert_close(found, logits(model, tokens), rtol=0.1, atol=0.1)
 
 
 class Leaky(Mixer):

@@ -36,6 +36,7 @@ CHANGES = {
     "an axis more": lambda x: x[..., None],
     "another dtype": lambda x: x.to(torch.float64 if x.is_floating_point() else torch.float32),
     "elsewhere": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
     "no tensor": lambda x: x.tolist(),
 }
 

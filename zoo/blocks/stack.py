@@ -1,6 +1,7 @@
 """The stack of blocks."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from zoo.contract import Backbone, LayerContext, Mask, Mixed, Mixer, Part, Recip
 from zoo.layers import CHANNELS, MIXERS
 from zoo.layers.norms import make_norm
 from zoo.layers.positions import acts, part
+from zoo.ops import flops
 from zoo.options import make
 from zoo.registry import Table
 
@@ -21,8 +23,11 @@ from zoo.registry import Table
 class Stack(Backbone):
     """`depth` blocks, each a mixer and (unless the Recipe has none) a channel mixer with the same residual type.
 
+    With `recompute`, a training step keeps what passes between sublayers alone, and computes the rest again.
     With `cross`, each block also has the Recipe's cross attention between the two, which reads `shared_context`.
     """
+
+    recompute = False
 
     def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
@@ -60,9 +65,11 @@ class Stack(Backbone):
         stream = self.open(x)
         new: State = {}
         shared_context = dict(shared_context or {})
+        again = self.recompute and self.training and state is None and torch.is_grad_enabled()
         for name, sublayer in self.sublayers.named_children():
             before = None if state is None else state[name]
-            stream, after = sublayer(stream, mask=mask, state=before, shared_context=shared_context)
+            call = partial(sublayer, mask=mask, state=before, shared_context=shared_context)
+            stream, after = flops.checkpoint(call, stream) if again else call(stream)
             if after is not None:
                 new[name] = after
         return self.close(stream, self.norm)[:, :T], None if state is None else new

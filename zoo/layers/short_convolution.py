@@ -38,9 +38,11 @@ class ShortConvolution(nn.Conv1d):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D P"] | None]:
         """The convolution, and the next state if given one. Padding must stand on the right.
 
-        `unit` normalises the result by head. It is in float32 at least; if `narrow`, rounded to the dtype of x.
+        `unit` normalises the result by head. It is in float32 at least; if `narrow`, or where the weights have it as
+        well, rounded to the dtype of x.
         """
         before = None if state is None else {"own": state}
+        narrow = narrow or x.dtype is self.weight.dtype
         y, new = side_by_side([self], x, ["own"], mask=mask, state=before, unit=unit, narrow=narrow)
         return y, new.get("own")
 

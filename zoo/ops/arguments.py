@@ -81,18 +81,21 @@ def _key(values: Iterable[Any]) -> tuple[Any, ...]:
         elif isinstance(x, dict):
             key.append((*x, _key(x.values())))
         else:
-            key.append(x if type(x) is str else type(x))
+            key.append((type(x), x) if type(x) in (str, int) else type(x))
     return tuple(key)
 
 
 def _check(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     hints, sizes = _hints(op), Sizes()
-    for name, x in signature(op).bind(*args, **kwargs).arguments.items():  # TypeError where Python raises it too
+    for name, x in _signature(op).bind(*args, **kwargs).arguments.items():  # TypeError where Python raises it too
         if not _fits(hints[name], x, sizes):
             known = ", ".join(f"{axis} = {sizes[axis]}" for axis in _axes_of(hints[name]) if axis in sizes)
             device = f" on {sizes[DEVICE]}" if DEVICE in sizes and _axes_of(hints[name]) else ""
             said = f"expected {_expected(hints[name])}{' with ' if known else ''}{known}{device}"
             raise ValueError(f"{_label(op)}: {name} is {_described(x)}, {said}")
+
+
+_signature = cache(signature)
 
 
 @cache
@@ -120,9 +123,9 @@ def _fits(hint: Any, x: Any, sizes: Sizes) -> bool:
         return isinstance(x, dict) and all(name in x and _fits(part, x[name], sizes) for name, part in fields)
     if hasattr(hint, "dim_str"):
         return _tensor_fits(hint, x, sizes)
-    if hint is float:
-        return isinstance(x, int | float) and not isinstance(x, bool)
-    return isinstance(x, hint) and not (hint is int and isinstance(x, bool))
+    if hint is int or (hint is float and type(x) is int):
+        return type(x) is int and -1 << 63 <= x < 1 << 63
+    return isinstance(x, hint)
 
 
 def _tensor_fits(hint: Any, x: Any, sizes: Sizes) -> bool:
@@ -169,7 +172,7 @@ def _expected(hint: Any) -> str:
         return f"({', '.join(map(_expected, get_args(hint)))})"
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
-    return "None" if hint is NoneType else hint.__name__
+    return {NoneType: "None", int: "int of 64 bits"}.get(hint, hint.__name__)
 
 
 def _described(x: Any) -> str:

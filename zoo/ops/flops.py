@@ -14,10 +14,18 @@ thread-local list would miss.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
+import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 _active: list[Counter] = []
+paused = False
+"""Whether what runs is done again, and was counted."""
 
 
 class Counter:
@@ -46,6 +54,22 @@ class Counter:
         _active.remove(self)
 
 
+def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, of which nothing is kept for the backward pass: it is computed again there, uncounted."""
+    again = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+    return again(function, *args, context_fn=lambda: (nullcontext(), _uncounted()))
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    global paused
+    before, paused = paused, True
+    try:
+        yield
+    finally:
+        paused = before
+
+
 def counting() -> bool:
     """Whether a counter is open."""
     return bool(_active)
@@ -53,7 +77,7 @@ def counting() -> bool:
 
 def count(name: str, flops: int) -> None:
     """Report `flops` done by the op `name`. Does nothing when no counter is open."""
-    for counter in _active:
+    for counter in () if paused else _active:
         counter.by_name[name] = counter.by_name.get(name, 0) + flops
 
 

@@ -95,9 +95,9 @@ def choose(
 
 
 def _fits(form: Form, given: list[Tensor], matmul_dtype: torch.dtype) -> bool:
-    if not all(x.device.type == "cpu" and not x.is_neg() for x in given) or not available():
+    if not all(x.device.type == "cpu" and not x.is_neg() for x in given):
         return False
-    if given[0].numel() < max(1, form.least):
+    if given[0].numel() < max(1, form.least) or not available():
         return False
     kinds = {x.dtype for x in given}  # no loop takes complex numbers
     narrow = {torch.float32, torch.bfloat16} if form.bf16 or form.matmul else {torch.float32}
@@ -171,20 +171,24 @@ def compiled(op: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-_failures: list[Exception] = []
+failures: list[Exception] = []
+"""Why this process uses no compiled loops; empty where it may."""
+
+on_compile: list[Callable[[], None]] = []
+"""Called before a loop is compiled that is not on disk, which takes seconds: for a display."""
 
 
 def _turn_off(error: Exception) -> None:
     """Use no more compiled loops in this process, and say why."""
-    if not _failures:
+    if not failures:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"compiled loops cannot be used, torch's ops run instead: {reason}", stacklevel=4)
-    _failures.append(error)
+    failures.append(error)
 
 
 def available() -> bool:
     """Whether there are compiled loops: numba is installed and works, and `ZOOBENCH_COMPILED` is not 0."""
-    return not _failures and _installed()
+    return not failures and _installed() and _load("jit:loop") is not None
 
 
 @cache
@@ -199,7 +203,32 @@ def has_tiles() -> bool:
 
     `ZOOBENCH_TILES=0` leaves them to torch.
     """
-    return os.environ.get("ZOOBENCH_TILES", "1") != "0" and _cpu("_is_amx_tile_supported") and _cpu("_init_amx")
+    wanted = os.environ.get("ZOOBENCH_TILES", "1") != "0"
+    tiles = wanted and _has("_is_amx_tile_supported", "amx-tile", "amx-bf16", "avx512bf16")
+    return tiles and _cpu("_init_amx")
+
+
+def _has(question: str, *features: str) -> bool:
+    """Whether this CPU has what a function of `torch.cpu` says, and the one that numba compiles for these features."""
+    return _cpu(question) and _target_features().issuperset(features)
+
+
+@cache
+def _target_features() -> frozenset[str]:
+    """What the CPU has that numba compiles for, in LLVM's words: not this one's features where numba is told so, as by
+    `NUMBA_CPU_NAME=generic`. LLVM ends the process over an instruction that is not among them."""
+    if not _installed():
+        return frozenset()
+    try:
+        from numba.core import codegen, config
+
+        listed = config.CPU_FEATURES
+        listed = codegen.get_host_cpu_features() if listed is None else listed
+    except Exception as error:
+        _turn_off(error)
+        return frozenset()
+    signs = {word[1:]: word[0] for word in listed.split(",") if word}  # the last one counts
+    return frozenset(name for name, sign in signs.items() if sign == "+")
 
 
 @cache
@@ -215,8 +244,10 @@ def _cpu(question: str) -> bool:
 def matmul_backend(dtype: torch.dtype) -> str | None:
     """What loops multiply matrices of `dtype` with: "matrix tiles", "vectors", or None where that is slow.
 
-    A block of sums needs more registers than CPUs without AVX-512 have. See `zoo.ops.cpu.matmul`.
+    A block of sums needs more registers than CPUs without AVX-512 have, and numba may compile for one
+    that has less than this one. See `zoo.ops.cpu.matmul`.
     """
     if dtype is torch.bfloat16:
-        return "matrix tiles" if has_tiles() else "vectors" if _cpu("_is_avx512_bf16_supported") else None
-    return "vectors" if dtype is torch.float32 and _cpu("_is_avx512_supported") else None
+        vectors = _has("_is_avx512_bf16_supported", "avx512bf16")
+        return "matrix tiles" if has_tiles() else "vectors" if vectors else None
+    return "vectors" if dtype is torch.float32 and _has("_is_avx512_supported", "avx512f") else None

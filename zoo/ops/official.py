@@ -144,7 +144,8 @@ def report() -> list[tuple[str, str, str]]:
     rows = [(kernel.op, kernel.form, _status(kernel)) for kernel in kernels]
     rows.append(("attention", "torch scaled_dot_product_attention", "part of torch"))
     if not forms.available():
-        status = "turned off by ZOOBENCH_COMPILED=0" if installed("numba") else "not installed; pip install numba"
+        off = str(forms.failures[0]) if forms.failures else "turned off by ZOOBENCH_COMPILED=0"
+        status = off if installed("numba") else "not installed; pip install numba"
         return [*rows, ("recurrences", "loops compiled by numba", status)]
     dtypes = ("bf16", torch.bfloat16), ("fp32", torch.float32)
     backends = [(name, forms.matmul_backend(dtype)) for name, dtype in dtypes]

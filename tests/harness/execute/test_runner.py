@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import harness
-from harness.board.report import publish
+from harness.board.report import board, publish
 from harness.commands.status import status
 from harness.gates.registry import gates
 from harness.plan.expand import expand
@@ -169,6 +169,12 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite
         assert (record.spec.kind, record.spec.train.lr) == ("final", best(tried).spec.train.lr)
     assert len(store.records()) == len(expand(loaded)) + len(trials(loaded))
     assert run(**tuned).ran == 0
+    path = store.run_folder(tried[0].run_id) / "record.json"
+    path.write_text("{")
+    rows = board(str(suite(**tuned)), root=tmp_path).tasks[0].rows
+    assert sorted(row.status for row in rows) == ["damaged", "ok"]
+    assert run(**tuned).ran == 1
+    assert store.read(tried[0].run_id).metrics == tried[0].metrics
 
 
 @pytest.mark.slow

@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import psutil
 import pytest
 
+from harness.executors import pool
 from harness.executors.local import Local
 from harness.executors.pool import Pool
-from harness.isolation import lease, memory
+from harness.isolation import lease, memory, tree
 from harness.isolation.attempt import Unanswered, attempt
 from harness.isolation.output import Output
 from harness.isolation.supervisor import Bounds, Ended, Supervised
@@ -46,6 +48,17 @@ def prints(report):
     os.write(1, b"first ")
     for _ in range(100): os.write(2, b"x" * 1000)
     os.write(1, b" last")
+def garbles(report):
+    pipe = report.__closure__[0].cell_contents.fileno()
+    os.write(pipe, b"garbage" + bytes(4))
+    report({"at": 1})
+    os.write(pipe, b"\\n\\xff\\n" + b"x" * 100)
+    report({"at": 2})
+def deserts(report):
+    left = subprocess.Popen("sleep 600 & sleep 600", shell=True, start_new_session=True)
+    open(__file__ + ".pid", "w").write(str(left.pid))
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
 def adds(one, other): return one + other
 def sleeps(): time.sleep(600)
 
@@ -101,11 +114,30 @@ def test_memory_is_bounded_by_a_control_group_or_else_by_each_process(start, mon
     assert ended in (Ended(-signal.SIGKILL, "memory"), Ended(1, "")), "killed by the kernel, or a MemoryError"
 
 
+@pytest.mark.parametrize(("most", "said"), [(None, "its share of the machine's memory"), (2 * 10**9, "2GB of memory")])
+def test_who_is_killed_for_memory_is_told_how_much_it_had(most, said):
+    status, message = pool._failure(Ended(-signal.SIGKILL, "memory"), Bounds(memory=most))
+    assert status == "oom"
+    assert f"more than {said} (limits.memory)" in message
+
+
 @pytest.mark.parametrize("ask", [None, "stop", "kill"])
 def test_nothing_is_left_of_what_a_process_started(start, ask):
     said, _ = start("spawns", ask)
     assert said
     assert not [event["at"] for event in said if psutil.pid_exists(event["at"])]
+
+
+def test_nothing_is_left_when_a_supervisor_is_killed_and_what_is_not_its_own_is_spared(start, tmp_path):
+    with tree.no_orphans(), subprocess.Popen(["sleep", "1"], start_new_session=True) as other:
+        assert start("deserts") == ([], None)
+    assert other.returncode == 0
+    left = int((tmp_path / "planted_faults.py.pid").read_text())
+    assert left not in [os.getsid(it.pid) for it in psutil.process_iter() if it.name() == "sleep"]
+
+
+def test_what_is_no_event_is_dropped(start):
+    assert start("garbles") == ([{"at": 1}, {"at": 2}], Ended(0, ""))
 
 
 def test_who_ignores_that_it_should_stop_is_killed(start, monkeypatch):
@@ -124,12 +156,14 @@ def test_the_first_and_the_last_of_what_is_printed_are_kept(start, tmp_path):
     assert not (tmp_path / "none.txt").exists()
 
 
-def test_output_is_never_written_through_a_link(tmp_path):
+def test_output_is_never_written_through_a_link_nor_waits_for_a_pipe(tmp_path):
     (tmp_path / "theirs").write_text("kept")
     (tmp_path / "output.txt").symlink_to(tmp_path / "theirs")
-    output = Output(tmp_path / "output.txt", 100)
-    output.add(b"printed")
-    output.close()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("output.txt", "pipe"):
+        output = Output(tmp_path / name, 100)
+        output.add(b"printed")
+        output.close()
     assert (tmp_path / "theirs").read_text() == "kept"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 from harness.errors import UserError
+from harness.records.curves import curves_table
 from harness.records.frames import curves, query, results
 from harness.records.record import CurvePoint, Error, Origin
 from harness.records.store import Store
@@ -91,6 +92,10 @@ def test_no_records_and_damaged_files_are_told(store, tmp_path):
     published = Store("tiny", tmp_path).published
     with pytest.raises(UserError, match=r"curves\.parquet: has other columns"):
         published.record(published.ids()[0])
+    wild = [["a"], [1], [1], [math.inf], [1.0], [1.0], [None], [None]]
+    pq.write_table(pa.table(wild, schema=curves_table([]).schema), store.folder / "curves.parquet")
+    with pytest.raises(UserError, match="numbers or names that no curve has"):
+        Store("tiny", tmp_path).published.record(published.ids()[0])
     (store.folder / "records.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"records\.parquet: cannot be read"):
         Store("tiny", tmp_path).records()

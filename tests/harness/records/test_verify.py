@@ -12,7 +12,6 @@ import pytest
 from harness.execute.recompute import Recompute
 from harness.gates.registry import gates
 from harness.plan.expand import expand
-from harness.records import checks
 from harness.records.checks import GATES, MATCHED, ORDERED, problems, sealed
 from harness.records.record import Eligibility, Error, Metrics, Record, empty_record
 from harness.records.store import Store, baseline_key, read_record, stores
@@ -131,7 +130,7 @@ def test_fields_changed_at_random_are_named(record, request):
         name = ".".join("*" if key in GATES else str(key) for key in (*path, last))
         try:
             forged = Record.from_dict(new)
-            found = bool(checks.malformed(forged)) or [*problems(sealed(forged))]
+            found = [*problems(sealed(forged))]
         except (ValueError, TypeError, AttributeError, StopIteration):
             continue  # no record at all
         assert found or any(claim in name for claim in CLAIMS), name

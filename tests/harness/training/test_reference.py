@@ -7,6 +7,7 @@ from harness.records.meters import Meters, StopRule
 from harness.training import reference, train
 from harness.training.reference import Reference, due, ratio
 from harness.training.run import Run
+from tasks.parts import Part
 
 from ..made import do, do_until, make_spec, make_trial, without_clock
 
@@ -121,7 +122,7 @@ def lone():
     spec = make_trial()
     task = spec.build_task()
     batch = task.batch("train", 0, 0, size=2)
-    return Reference(task, batch, device=torch.device("cpu"), precision="fp32", train=spec.train)
+    return Reference(task, [Part(batch)], device=torch.device("cpu"), precision="fp32", train=spec.train)
 
 
 def test_relative_speed_by_hand(lone):

@@ -123,6 +123,9 @@ def test_a_trial_is_scored_on_the_split_it_tunes_on_and_a_damaged_checkpoint_is_
     assert record.metrics.tune
     assert record.metrics.test == {}
     assert not record.eligibility.ranked
+    do_until(5, make_trial(), tmp_path / "cut")
+    do(make_trial(seed=7), tmp_path / "cut", report=events.append)
+    assert [e["resumed_at"] for e in events if e["event"] == "start"] == [0, 0]  # not another run's
 
 
 def test_a_model_depends_on_its_seed_alone():

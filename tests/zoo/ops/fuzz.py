@@ -3,32 +3,41 @@
     python tests/zoo/ops/fuzz.py 1000000              # a line for each call at fault, which --first makes again
 
 Half of the calls fit the op's signature and must equal its naive form in float64, gradients too; the others are spoilt
-in one place and must be refused, or equal it as well. Tensors have many layouts. A loop that reads or writes beyond
-one ends the process, and the call is named; where a tensor begins or ends without a guard, bytes beside it must stay.
+in one place and must be refused, or equal it as well. Tensors have many layouts. All that a loop is given (inputs,
+outputs, what lies between) and all that it allocates lies in such memory too, NaN at first. A loop that reads or writes
+beyond it ends the process, and the call is named; where memory has no guard on one side, bytes there must stay.
 """
 
 import argparse
 import ctypes
+import math
 import mmap
 import pkgutil
 import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
-from inspect import signature, unwrap
+from inspect import Parameter, signature, unwrap
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from llvmlite import binding
+from numba.core import registry
+from numba.core.runtime._nrt_python import c_helpers as helpers
 from torch import Tensor
 
-import zoo.ops
+import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
+from zoo.ops.cpu import threads
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mlstm import mlstm
 from zoo.ops.short_convolution import Unit
@@ -68,9 +77,15 @@ SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
 PADDED = {wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
-FLOATS = (*[torch.float32] * 3, torch.bfloat16, torch.float64, torch.float16)
+FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
+NUMBERS: dict[Any, tuple[Any, ...]] = {
+    float: (0.0, math.nan, math.inf, -math.inf, 1j, True),
+    int: (0, -1, -1 << 63, 1 << 70, 1.0, True),
+}
+"""What takes the place of a number that fits."""
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 PAGE, SIZE = mmap.PAGESIZE, 1 << 22
+NAN = b"\xff" * PAGE
 
 
 class Arena:
@@ -83,22 +98,26 @@ class Arena:
             assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(PAGE), 0) == 0
         self.bytes = (ctypes.c_char * SIZE).from_address(start + PAGE)
 
-    def place(self, x: Tensor, strides: tuple[int, ...], at_end: bool) -> Tensor:
-        """A copy of x whose numbers stand `strides` apart, behind the first guard or before the second."""
-        count = 1 + sum((n - 1) * step for n, step in zip(x.shape, strides, strict=True)) if x.numel() else 0
-        size = count * x.itemsize
+    def take(self, size: int, at_end: bool) -> int:
+        """The address of so many bytes, NaN in any dtype, behind the first guard or before the second."""
         assert size + PAGE <= SIZE
-        start = SIZE - size if at_end else 0
-        self.beside = slice(start - PAGE, start) if at_end else slice(size, size + PAGE)
-        ctypes.memset(ctypes.byref(self.bytes, min(start, self.beside.start)), 255, size + PAGE)
+        self.start = SIZE - size if at_end else 0
+        self.beside = slice(self.start - PAGE, self.start) if at_end else slice(size, size + PAGE)
+        ctypes.memset(ctypes.byref(self.bytes, min(self.start, self.beside.start)), 255, size + PAGE)
+        return ctypes.addressof(self.bytes) + self.start
+
+    def place(self, x: Tensor, strides: tuple[int, ...], at_end: bool) -> Tensor:
+        """A copy of x whose numbers stand `strides` apart."""
+        count = 1 + sum((n - 1) * step for n, step in zip(x.shape, strides, strict=True)) if x.numel() else 0
+        self.take(count * x.itemsize, at_end)
         if not count:
             return x.clone()
-        numbers = torch.frombuffer(self.bytes, dtype=x.dtype, count=count, offset=start)
+        numbers = torch.frombuffer(self.bytes, dtype=x.dtype, count=count, offset=self.start)
         return numbers.as_strided(x.shape, strides).copy_(x)
 
     def overrun(self) -> bool:
-        """Whether anything was written beside the tensor, on the side without a guard."""
-        return bool(self.bytes[self.beside] != b"\xff" * PAGE)
+        """Whether anything was written beside what was taken, on the side without a guard."""
+        return bool(self.bytes[self.beside] != NAN)
 
 
 class Guarded:
@@ -106,17 +125,26 @@ class Guarded:
 
     def __init__(self) -> None:
         self.arenas: list[Arena] = []
-        self.used = 0
+        self.used, self.negated = 0, 0.0
+
+    def arena(self) -> Arena:
+        """The next one that is free."""
+        if self.used == len(self.arenas):
+            self.arenas.append(Arena())
+        self.used += 1
+        return self.arenas[self.used - 1]
+
+    def overrun(self, first: int = 0) -> bool:
+        """Whether anything was written beside what lies in arenas from that one on."""
+        return any(arena.overrun() for arena in self.arenas[first : self.used])
 
     def place(self, x: Tensor, r: random.Random) -> Tensor:
         if x.layout is not torch.strided or x.is_meta:
             return x
-        layout = r.choice(
-            ("plain", "plain", "permuted", "gaps", "expanded", "negated" if differentiable(x) else "plain")
-        )
+        layout = r.choice(("plain", "plain", "permuted", "gaps", "expanded"))
         if layout == "expanded" and x.numel() and x.ndim:
             return self.place(x.narrow(r.randrange(x.ndim), 0, 1), r).expand(x.shape)
-        if layout == "negated":
+        if negated := differentiable(x) and r.random() < self.negated:
             x = x.conj().resolve_conj() if x.is_complex() else -x
         order, strides, step = [*range(x.ndim)], [0] * x.ndim, 1
         if layout == "permuted":
@@ -124,11 +152,73 @@ class Guarded:
         for i in reversed(order):
             strides[i] = step = step * (r.choice((1, 2)) if layout == "gaps" else 1)
             step *= max(1, x.shape[i])
-        if self.used == len(self.arenas):
-            self.arenas.append(Arena())
-        self.used += 1
-        y = self.arenas[self.used - 1].place(x, tuple(strides), r.random() < 0.7)
-        return y if layout != "negated" else y.conj() if y.is_complex() else torch._neg_view(y)
+        y = self.arena().place(x, tuple(strides), r.random() < 0.7)
+        return y if not negated else y.conj() if y.is_complex() else torch._neg_view(y)
+
+
+@cache
+def _parameters(op: Callable[..., Any]) -> Mapping[str, Parameter]:
+    return signature(op).parameters
+
+
+class GuardedLoops:
+    """Compiled loops whose arrays lie between guards while they run, and what they allocate until they free it."""
+
+    def __init__(self, guarded: Guarded) -> None:
+        self.guarded, self.allocated, self.free, self.turn = guarded, dict[int, Arena](), list[Arena](), 0
+        api = ctypes.CFUNCTYPE(ctypes.c_void_p)(helpers["get_api"])()
+        new = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        self.new = new((ctypes.c_void_p * 3).from_address(api)[2])  # manage_memory of numba's NRT_api_functions
+        self.allocator = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32)(self.allocate)
+        self.destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.release)
+
+    def install(self) -> None:
+        """Have the ops of this process, which has compiled nothing yet, run their loops so."""
+        registry.cpu_target.target_context.refresh()  # binds the names to numba's own
+        for name in ("alloc_aligned", "alloc_safe_aligned"):
+            binding.add_symbol(f"NRT_MemInfo_{name}", ctypes.cast(self.allocator, ctypes.c_void_p).value)
+        for module in [import_module(f"zoo.ops.cpu.{m.name}") for m in pkgutil.iter_modules(zoo.ops.cpu.__path__)]:
+            if vars(module).get("run") is threads.run and module is not threads:
+                module.run = self.run
+
+    def allocate(self, size: int, _: int) -> Any:
+        arena = self.free.pop() if self.free else Arena()
+        address = arena.take(size, self.turn % 3 > 0)
+        self.allocated[address] = arena
+        return self.new(address, self.destructor)
+
+    def release(self, address: int) -> None:
+        arena = self.allocated.pop(address)
+        if arena.overrun():
+            self.beside = True
+        self.free.append(arena)
+
+    def run(self, kernel: Any, items: int, *arguments: Any, grain: int = 1) -> None:
+        """`threads.run` on copies between guards, which go back afterwards. Arrays that overlap lie in one."""
+        first, self.beside, self.turn = self.guarded.used, False, self.turn + 1
+        arguments = mapped(arguments, lambda _, x: x.contiguous())
+        spans: list[list[Any]] = []
+        for start, size in sorted({(x.data_ptr(), x.nbytes) for _, x in tensors(arguments)}):
+            if spans and start < spans[-1][1]:
+                spans[-1][1] = max(spans[-1][1], start + size)
+            elif size:
+                spans.append([start, start + size, self.guarded.arena()])
+        for start, end, arena in spans:
+            ctypes.memmove(arena.take(end - start, self.turn % 2 > 0), start, end - start)
+
+        def moved(_: str, x: Tensor) -> Tensor:
+            if not x.nbytes:
+                return x
+            start, _, arena = next(span for span in spans if span[0] <= x.data_ptr() < span[1])
+            offset = arena.start + x.data_ptr() - start
+            return torch.frombuffer(arena.bytes, dtype=x.dtype, count=x.numel(), offset=offset).view(x.shape)
+
+        threads.run(kernel, items, *mapped(arguments, moved), grain=grain)
+        for start, end, arena in spans:
+            ctypes.memmove(start, ctypes.byref(arena.bytes, arena.start), end - start)
+        if self.beside or self.allocated or self.guarded.overrun(first):
+            raise AssertionError(f"{kernel.__module__}.{kernel.__name__} wrote beside an array")
+        self.guarded.used = first
 
 
 class Draw:
@@ -142,7 +232,7 @@ class Draw:
             self.dtypes = self.dtypes[:1]
 
     def arguments(self) -> dict[str, Any]:
-        hints, parameters = get_type_hints(self.op), signature(self.op).parameters
+        hints, parameters = arguments._hints(self.op), _parameters(self.op)
         asked = [name for name, p in parameters.items() if p.default is p.empty or self.r.random() < 0.6]
         given = {name: self.value(name, hints[name]) for name in asked}
         if (given.get("total") is None) != (given.get("state") is None):  # what a mean continues from
@@ -150,7 +240,7 @@ class Draw:
         if not given.get("duplicates", True):
             given.update(before=1, after=0)
         if self.op is linear_attention.weighted_mean:  # whose denominators must not cancel
-            given.update((name, given[name].abs()) for name in ("q", "k", "total") if given.get(name) is not None)
+            given.update((name, given[name].abs() + 0.5) for name in ("q", "k", "total") if given.get(name) is not None)
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
@@ -230,7 +320,9 @@ def spoilt(x: Any, r: random.Random) -> Any:
     if isinstance(x, tuple):
         i = r.randrange(len(x))
         return (*x[:i], spoilt(x[i], r), *x[i + 1 :])
-    how = r.choice(("size", "size", "size", "axes", "dtype", "other"))
+    if type(x) in NUMBERS:
+        return r.choice(NUMBERS[type(x)])
+    how = r.choice(("size", "size", "size", "axes", "dtype", "number", "number", "other"))
     if how == "size" and x.numel() and x.ndim:
         i, n = (i := r.randrange(x.ndim)), x.shape[i]
         return x.index_select(i, torch.arange(r.choice((0, 1, 2, n - 1, n + 1, 2 * n))) % n)
@@ -239,6 +331,10 @@ def spoilt(x: Any, r: random.Random) -> Any:
         return r.choice((x[None], x[..., None], *others))
     if how == "dtype":
         return (x.real if x.is_complex() else x).to(r.choice((torch.int32, torch.bool, torch.complex64, *TOLERANCE)))
+    if how == "number" and x.numel() and x.dtype is not torch.bool:
+        y, numbers = x.clone().flatten(), (-1, 0, 7, 1 << 31, -1 << 31)
+        y[r.randrange(len(y))] = r.choice((math.nan, math.inf, -math.inf) if differentiable(x) else numbers)
+        return y.view(x.shape)
     return r.choice((x.to("meta"), x.to_sparse() if x.ndim and x.dtype is torch.float32 else None, None, 1.0))
 
 
@@ -251,12 +347,13 @@ def tensors(x: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def mapped(x: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -> Any:
-    if isinstance(x, Tensor):
-        return change(path, x)
+    if isinstance(x, Tensor | np.ndarray):
+        return change(path, torch.as_tensor(x))
     if isinstance(x, dict):
         return {key: mapped(part, change, f"{path}.{key}") for key, part in x.items()}
     if isinstance(x, tuple) and not isinstance(x, Unit):
-        return tuple(mapped(part, change, f"{path}.{i}") for i, part in enumerate(x))
+        parts = [mapped(part, change, f"{path}.{i}") for i, part in enumerate(x)]
+        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
     return x
 
 
@@ -280,13 +377,14 @@ def results(form: Callable[..., Any], op: Any, given: dict[str, Any]) -> tuple[l
 
 def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> str | None:
     """What is wrong with one call."""
-    r, guarded.used = random.Random(seed), 0
+    r = random.Random(seed)
+    guarded.used, guarded.negated = 0, r.choice((*[0.0] * 7, 0.5))
     torch.default_generator.manual_seed(seed)
     draw = Draw(op, r, plain)
     given = draw.arguments()
     fits = not draw.empty
     if r.random() < 0.5:
-        name = r.choice([name for name, x in given.items() if any(True for _ in tensors(x))])
+        name = r.choice([name for name, x in given.items() if any(True for _ in tensors(x)) or type(x) in NUMBERS])
         given[name], fits = spoilt(given[name], r), False
     given = mapped(given, lambda _, x: guarded.place(x, r))
     copies = mapped(given, lambda _, x: x if x.is_meta or x.is_sparse else x.resolve_neg().resolve_conj().clone())
@@ -300,17 +398,19 @@ def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> s
         fixed = [w.resolve_neg().resolve_conj().clone() for w in weights]
         slopes = torch.autograd.grad(through, leaves, weights, materialize_grads=True) if through else ()
     except ValueError as error:
-        clear = any(word in str(error) for word in ("expected", "make them equal", "unit has"))
+        clear = any(word in str(error) for word in ("expected", "make them equal", "unit has", "duplicates are"))
         return None if not fits and clear else f"refused: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     pairs = zip(tensors([given, weights]), tensors([copies, fixed]), strict=True)
-    kept = all(torch.equal(x, y) for (_, x), (_, y) in pairs)
-    if not kept or any(arena.overrun() for arena in guarded.arenas[: guarded.used]):
+    kept = all(torch.equal(x, y) or bool(((x == y) | (x != x) & (y != y)).all()) for (_, x), (_, y) in pairs)
+    if not kept or guarded.overrun():
         return "it wrote to its inputs, or beside them"
     wide = mapped(copies, lambda path, x: in_float64(x).requires_grad_(path in back))
     dtypes = [(x.real if x.is_complex() else x).dtype for _, x in tensors([copies, got]) if differentiable(x)]
     limit = max(TOLERANCE[dtype] for dtype in dtypes)
+    wild = not all(math.isfinite(x) for x in given.values() if isinstance(x, float))
+    wild = wild or not all(bool(x.isfinite().all()) for _, x in tensors(copies))
     try:
         want, leaves, _ = results(NAIVE.get(op, unwrap(op)), op, {**wide, **dict.fromkeys({"dtype"} & wide.keys())})
         at = [n for n, y in enumerate(got) if any(y is z for z in through)]
@@ -318,6 +418,11 @@ def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> s
         outputs, by = zip(*pairs, strict=True) if pairs else ((), ())
         true = torch.autograd.grad(outputs, leaves, by, materialize_grads=True) if pairs else slopes
         for y, exact in zip((*got, *slopes), (*want, *true), strict=True):
+            if wild and y.shape == exact.shape:  # 0 times infinity is NaN, where a form multiplies by 0
+                both = y.isfinite() & exact.isfinite()
+                y, exact = y.where(both, 0), exact.where(both, 0)
+            if y.shape == exact.shape and bool(((y.to(exact.dtype) - exact).abs() <= limit).all()):
+                continue
             size = 1 + float(exact.detach().abs().nan_to_num(0, 0, 0).max()) if exact.numel() else 1
             torch.testing.assert_close(y.to(exact.dtype), exact, rtol=limit, atol=limit * size, equal_nan=True)
     except Exception as error:
@@ -329,14 +434,17 @@ def child(first: int, count: int, plain: bool, place: str) -> None:
     """Make calls first, first + 1, …, and write down each before it is made."""
     forms.CPU = {op: replace(form, least=0) for op, form in forms.CPU.items()}
     available, guarded = forms.available, Guarded()
+    GuardedLoops(guarded).install()
+    warnings.simplefilter("ignore")
     with open(place, "r+b", buffering=0) as now:
         for n in range(first, first + count):
             now.seek(0)
             now.write(n.to_bytes(8, "little"))
             turn, op = n // len(OPS), OPS[n % len(OPS)]
             forms.available = (lambda: False) if turn % 5 == 4 else available
-            attention.LEAST = 64 if turn % 3 else 0
+            attention.LEAST = 0 if turn % 3 else 64
             torch.set_num_threads(1 if turn % 7 else 3)
+            torch.use_deterministic_algorithms(turn % 4 > 0, warn_only=True)  # whose torch.empty is NaN
             if what := fault(op, n, guarded, plain):
                 print(n, f"{arguments._label(unwrap(op))}: {what}", flush=True)
 

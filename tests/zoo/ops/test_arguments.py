@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zoo.ops.arguments import checker
+from zoo.ops.cpu.jit import loop
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.mlstm import mlstm
 from zoo.ops.norms import rms
@@ -13,7 +14,7 @@ from zoo.ops.selective_scan import selective_scan
 from zoo.ops.slstm import slstm
 from zoo.ops.wkv4 import wkv
 
-from .fuzz import hunt
+from .fuzz import Guarded, GuardedLoops, hunt
 
 x = torch.rand
 REFUSED = {
@@ -41,6 +42,9 @@ REFUSED = {
     ),
     "activation is 'tanh', expected 'swish' or 'sigmoid'": lambda: rms(x(2, 3), x(3), 1e-5, x(2, 3), "tanh"),
     "q is float32 (2, 1, 0, 3) on cpu, expected Float (B, G, T, K)": lambda: linear_attention(*[x(2, 1, 0, 3)] * 3),
+    "chunk is 1180591620717411303424, expected int of 64 bits": lambda: linear_attention(
+        *[x(1, 1, 5, 3)] * 3, chunk=1 << 70
+    ),
     "o is float32 (2, 3) sparse_coo on cpu, expected Float (*N, V)": lambda: rms(x(2, 3).to_sparse(), x(3), 1e-5),
 }
 
@@ -60,6 +64,19 @@ def test_what_passed_once_is_only_looked_up(monkeypatch):
     for other in (q.double(), q[..., :2], q.to("meta"), q[None]):
         with pytest.raises(pytest.fail.Exception):
             check((q, q, other), {})
+
+
+@loop
+def _one_too_many(start, stop, x):
+    for i in range(start, stop + 1):
+        x[i] = 1
+
+
+def test_a_loop_that_writes_beyond_an_array_is_named():
+    loops = GuardedLoops(Guarded())
+    loops.turn = 1  # the array comes behind the first guard, and bytes are watched behind it
+    with pytest.raises(AssertionError, match="_one_too_many wrote beside an array"):
+        loops.run(_one_too_many, 8, torch.zeros(8))
 
 
 def test_random_calls_under_guard_pages(request):

@@ -313,7 +313,7 @@ def test_report(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "installed", lambda package: package != "mamba_ssm")
     rows = {form: status for _, form, status in kernels.report()}
-    assert rows["mamba_ssm selective_scan_fn"] == "not installed; pip install mamba-ssm"
+    assert rows["mamba_ssm selective_scan_fn"] == "not installed; pip install --no-build-isolation mamba-ssm"
     assert rows["fla chunk_gla"] == "used on CUDA where equal"
     assert rows["fla chunk_dplr_delta_rule"] == "refused: a reason"
 

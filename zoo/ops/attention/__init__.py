@@ -9,7 +9,7 @@ from zoo.ops.attention.naive import allowed
 from zoo.ops.attention.naive import attend as attend_naive
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.linear_attention.naive import check_shared, repeat
-from zoo.ops.precision import at_least_fp32, common_dtype, no_autocast
+from zoo.ops.precision import common_dtype, no_autocast, promote
 from zoo.ops.step_by_step import finite_or, step_by_step
 
 __all__ = ["attend", "attend_naive"]
@@ -38,7 +38,8 @@ def _attend_by_span(
     masks = [
         x if x is None else x.expand(torch.broadcast_shapes(x.shape, (1, 1, q.shape[2], 1))) for x in (visible, bias)
     ]
-    q, k, v = (at_least_fp32(x) for x in (q, k, v))  # torch's products of bfloat16 mix rows of an odd length
+    dtype = promote(q, k, v)
+    q, k, v = (x.to(dtype) for x in (q, k, v))  # torch's products of bfloat16 mix rows of an odd length
 
     def span(q: Tensor, seen: Tensor | None, bias: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         return attend_naive(q, k, v, visible=seen, bias=bias, scale=scale), state

@@ -24,6 +24,9 @@ import llvmlite
 import numba
 from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.codegen import get_host_cpu_features
+
+from zoo.ops import forms
 
 OPS = Path(__file__).parents[1]
 KEPT = 3
@@ -71,6 +74,16 @@ class _CacheImpl(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     _impl_class = _CacheImpl
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        for call in forms.on_compile if found is None else ():
+            call()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):  # a full disk, say: the loop is compiled all the same
+            super().save_overload(sig, data)
+
 
 @cache
 def folder() -> Path | None:
@@ -100,7 +113,7 @@ def key() -> str:
     digest = blake2b(digest_size=10)
     for path in sorted(OPS.rglob("*.py")):
         digest.update(f"{path.relative_to(OPS)}\n".encode() + path.read_bytes())
-    cpu = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), config.CPU_NAME, config.CPU_FEATURES
+    cpu = binding.get_host_cpu_name(), get_host_cpu_features(), config.CPU_NAME, config.CPU_FEATURES
     digest.update(repr((numba.__version__, llvmlite.__version__, sys.version, cpu)).encode())
     return digest.hexdigest()
 

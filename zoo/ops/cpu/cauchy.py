@@ -54,7 +54,8 @@ class CompiledSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dr: Tensor) -> tuple[Tensor | None, ...]:
-        modes, at = Modes(*ctx.saved_tensors[:4]), Frequencies(*ctx.saved_tensors[4:])
+        saved = ctx.saved_tensors  # once: what is computed again can be read once
+        modes, at = Modes(*saved[:4]), Frequencies(*saved[4:])
         flops.count("cauchy", 16 * modes.u.numel() * dr.shape[2])
         d = Modes(*(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in modes))
         run(_backward, len(dr), modes, at, dr, d)

@@ -12,17 +12,19 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import binding
 from numba import types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from zoo.ops import forms
 from zoo.ops.cpu import cache
 
+if cache.config.DISABLE_JIT:
+    raise ImportError("numba is told to compile nothing (NUMBA_DISABLE_JIT)")
 if cache.config.CPU_FEATURES is None and forms.matmul_backend(torch.bfloat16):
     # LLVM fills half a register, as older CPUs slow down where whole ones are in use; those with bfloat16 do not.
     # Whether there are tiles is among the features, which tell apart the machine code of loops.
-    features = binding.get_host_cpu_features().flatten() + ",-prefer-256-bit"
+    features = get_host_cpu_features() + ",-prefer-256-bit"
     cache.config.CPU_FEATURES = features + ("" if forms.has_tiles() else ",-amx-tile,-amx-bf16")
 
 _SERIES = 1.5403530393381608e-4, 1.3333558146428443e-3, 9.618129107628477e-3, 5.550410866482158e-2

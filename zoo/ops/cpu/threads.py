@@ -173,8 +173,8 @@ def _openmp() -> Any:
     Raises:
         OSError: it has none of GNU's interface.
     """
-    folder = Path(torch.__file__).parent / "lib"
-    bundled = sorted(map(str, [*folder.glob("libgomp*.so*"), *folder.glob("libomp*.dylib")]))
+    package = Path(torch.__file__).parent  # beside it: where auditwheel puts libraries, as in wheels for ARM
+    bundled = sorted(str(path) for at in ("lib", "../torch.libs") for path in (package / at).glob("lib*omp[.-]*"))
     for place in (*bundled, None):
         with suppress(OSError, AttributeError, TypeError):
             team = ctypes.CDLL(place)

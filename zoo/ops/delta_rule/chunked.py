@@ -89,7 +89,7 @@ def dplr(
         exact: Any = [x.to(wide) for x in inputs]
         form: Any = forms.choose("dplr", *exact, S)
         if form is None and floor is not None:
-            safe = max(1, int(2 * LARGEST_EXPONENT / max(-floor, 1e-9)))
+            safe = max(1, int(2 * LARGEST_EXPONENT / max(1e-9, -floor)))  # 1e-9 if NaN
             form = partial(low_rank_chunked, C=min(LOW_RANK_CHUNK, T, safe))
         if form is not None:
             o, S = form(*exact, S)

@@ -32,11 +32,12 @@ def recurrent(
     """
     dtype, S, outputs = promote(q, k, v, log_decay, state, bonus), state, []
     q, k = (repeat(x, v.shape[1]) for x in (q, k))
+    decay = log_decay[..., None] if log_decay is not None and log_decay.ndim == 3 else log_decay
     for t in range(q.shape[2]):
         before, S = S, k[:, :, t, :, None].to(dtype) * v[:, :, t, None, :].to(dtype)
         read = S if bonus is None else bonus.to(dtype)[..., None] * S
         if before is not None:
-            kept = 1 if log_decay is None else log_decay[:, :, t].to(dtype).view(*log_decay.shape[:2], -1, 1).exp()
+            kept = 1 if decay is None else decay[:, :, t, :, None].to(dtype).exp()
             S = S + kept * before
             read = S if bonus is None else read + before
         outputs.append((q[:, :, t, :, None].to(dtype) * read).sum(-2).to(v.dtype))

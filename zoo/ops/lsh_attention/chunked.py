@@ -102,7 +102,8 @@ def make_plan(
         raise ValueError(f"lsh_attention: chunk {chunk}, before {before}, after {after}; expected at least 1, 0 and 0")
     if not duplicates and (before, after) != (1, 0):
         raise ValueError("lsh_attention: duplicates are counted for one chunk back and none ahead only")
-    (B, H, R, _), C = buckets.shape, -(-T // chunk)
+    (B, H, R, _), chunk = buckets.shape, min(chunk, T)
+    C = -(-T // chunk)
     length, N, M = C * chunk, R * C, B * H * R * C
 
     def index(size: int, *shape: int) -> Tensor:

@@ -67,7 +67,7 @@ KERNEL = official.Official(
     "selective_scan",
     "mamba_ssm selective_scan_fn",
     package="mamba_ssm",
-    install="mamba-ssm",
+    install="--no-build-isolation mamba-ssm",
     run=_run,
     naive=naive.selective_scan,
     draw=_draw,

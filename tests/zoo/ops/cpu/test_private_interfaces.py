@@ -33,8 +33,8 @@ QUESTIONS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_
 @pytest.fixture
 def fresh(monkeypatch):
     """Nothing has been found out yet, and nothing of it outlives the test."""
-    monkeypatch.setattr(forms, "_failures", [])
-    functions = forms._cpu, forms.has_tiles, forms._load, threads._openmp, threads._entry
+    monkeypatch.setattr(forms, "failures", [])
+    functions = forms._cpu, forms.has_tiles, forms._load, forms._target_features, threads._openmp, threads._entry
     for function in functions:
         function.cache_clear()
     yield monkeypatch
@@ -46,6 +46,13 @@ def fresh(monkeypatch):
 def test_torch_knows_the_cpu():
     for question in QUESTIONS:
         assert isinstance(getattr(torch.cpu, question)(), bool)
+    assert isinstance(torch.ops.mkldnn._is_mkldnn_bf16_supported(), bool)  # what ARM is asked
+
+
+@pytest.mark.parametrize("features", ["", "+sse2,+avx2", "+avx512f,+avx512bf16,+amx-tile,-avx512f,-avx512bf16"])
+def test_loops_multiply_with_what_numba_compiles_for(fresh, features):
+    fresh.setattr(numba.core.config, "CPU_FEATURES", features)
+    assert forms.matmul_backend(torch.bfloat16) is forms.matmul_backend(torch.float32) is None
 
 
 def test_numba_has_what_intrinsics_and_flags_are_made_of():
