@@ -140,8 +140,8 @@ def compare(record: Record, again: Record, tolerance: float | None = None) -> Re
     """Compare a record with the same run made again.
 
     Sizes, FLOPs, the stream of data and the outcome of each gate must be equal. So must scores, to the last digit, on
-    the same CPU with equal code, threads, precision and packages; elsewhere, and where seconds end the run, they may lie
-    `TOLERANCE` apart. `tolerance` replaces both.
+    the same CPU with equal code, threads, precision and packages; elsewhere, and where seconds end the run, they may
+    lie `TOLERANCE` apart. `tolerance` replaces both.
     """
     allowed = tolerance if tolerance is not None else 0.0 if _same_machine(record, again) else TOLERANCE
     scores = {name: (_number(value), _number(theirs)) for name, value, theirs in _scores(record, again)}
