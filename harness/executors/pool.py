@@ -169,7 +169,7 @@ class Pool(Generic[J]):
     def _start(self, job: J) -> list[J]:
         try:
             if outcome := job.outcome():  # by another process, meanwhile
-                self.tell(job, {"event": "end", "status": outcome[0], "error": outcome[1]})
+                self._tell_end(job, *outcome)
             elif job.taken():
                 self._leave(job)
             else:
@@ -218,7 +218,7 @@ class Pool(Generic[J]):
                     return self._again(job, why if ended else slot.lost or "its supervisor was killed")
                 job.fail(_STATUS.get(ended.cause, "failed"), *_failure(ended, self.bounds))
             if not slot.told and (outcome := job.outcome()):
-                self.tell(job, {"event": "end", "status": outcome[0], "error": outcome[1]})
+                self._tell_end(job, *outcome)
         except (OSError, UserError) as error:
             return self._again(job, f"its result cannot be kept: {error}")
         return []
@@ -230,8 +230,11 @@ class Pool(Generic[J]):
             self.tell(job, {"event": "note", "message": f"{why}; tried again ({count} of {self.retries})"})
             return [job]
         self.lost.append(job)
-        self.tell(job, {"event": "end", "status": "lost", "error": UserError(why)})
+        self._tell_end(job, "lost", UserError(why))
         return []
+
+    def _tell_end(self, job: J, status: str, error: Any) -> None:
+        self.tell(job, {"event": "end", "status": status, "error": error})
 
     def _stop(self, asked: list[int]) -> None:
         """End what still runs, within a few seconds, whatever it does."""

@@ -96,9 +96,9 @@ class Remote(ABC):
                 yield {"event": "lost", "message": f"{type(error).__name__}: {said}"[:200]}
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(OSError):
-            text = files.read_bytes(_path(self.folder, EVENTS))[self._told :]
-            for line in text.splitlines(keepends=True):
+        with contextlib.suppress(OSError), files.open_regular(_path(self.folder, EVENTS)) as file:
+            file.seek(self._told)
+            for line in file:
                 if line.endswith(b"\n"):
                     self._told += len(line)
                     with contextlib.suppress(ValueError):
