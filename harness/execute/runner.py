@@ -133,8 +133,9 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     """Every record of the suite's trials, and of its final runs as the trials decide them."""
     tried = _records(trials(loaded, _lookup(store)), store)
     unknown = {r.spec.cell: UserError(r.error.message) for r in tried if r.status == "damaged" and r.error}
-    finals = choose([spec for spec in expand(loaded) if spec.cell not in unknown], tried)
-    lost = [spec for spec in expand(loaded) if spec.cell in unknown]  # what their trials chose is not known
+    every = expand(loaded)
+    finals = choose([spec for spec in every if spec.cell not in unknown], tried)
+    lost = [spec for spec in every if spec.cell in unknown]  # what their trials chose is not known
     return [
         *tried,
         *_records(finals, store),
@@ -201,6 +202,8 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
             metrics = Metrics.of(loaded.task(spec.task_label).task)
             store.write(empty_record(spec, loaded.name, metrics, "unsupported", Error("Unsupported", size, "")))
         else:
+            if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
+                store.own_path(spec.run_id, "record.json").unlink()
             jobs.append(_job(spec, loaded, store, threads, size))
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
@@ -219,8 +222,6 @@ def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: S
 
     metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
-    if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
-        store.own_path(spec.run_id, "record.json").unlink()
     layout = (limits.devices, limits.shard, limits.recompute)
     return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
 
