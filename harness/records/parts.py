@@ -37,10 +37,12 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a record."""
+        own = vars(self)
+        optional = _optional(type(self))  # type: ignore[arg-type]
         written = {
-            f.name: plain(getattr(self, f.name))
-            for f in _written(type(self))  # type: ignore[arg-type]
-            if not (f.metadata and f.metadata.get("optional") and getattr(self, f.name) == f.default)
+            name: plain(own[name])
+            for name in _form(type(self)).kinds  # type: ignore[arg-type]
+            if not (name in optional and own[name] == optional[name])
         }
         return written | self.extra
 
@@ -49,9 +51,9 @@ class Part:
 
 
 @cache
-def _written(cls: Any) -> list[Any]:
-    """The fields that stand in the JSON."""
-    return [f for f in dataclasses.fields(cls) if f.name != "extra"]
+def _optional(cls: Any) -> dict[str, Any]:
+    """The defaults of the fields whose keys are left out of the JSON where they have them."""
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get("optional")}
 
 
 def plain(value: Any) -> Any:

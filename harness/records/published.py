@@ -172,6 +172,12 @@ class Published:
         return {str(run_id): at for at, run_id in enumerate(ids)}
 
     @cached_property
+    def statuses(self) -> dict[str, str]:
+        """The status of each run."""
+        both = self.table(RECORDS, ["run_id", "status"])
+        return dict(zip(both["run_id"].to_pylist(), both["status"].to_pylist(), strict=True))
+
+    @cached_property
     def points(self) -> Points:
         """The curves of all runs."""
         try:
