@@ -105,7 +105,7 @@ def convert(kind: Any, value: Any) -> Any:
     Raises:
         Mismatch: it is something else.
     """
-    return _item(kind)(value)
+    return reader_of(kind)(value)
 
 
 class _Plan(NamedTuple):
@@ -140,6 +140,11 @@ def _form(cls: Any) -> _Form:
     defaults = {f.name: f.default for f in fields if f.default is not missing}
     factories = {f.name: f.default_factory for f in fields if f.default_factory is not missing}
     return _Form({f.name: hints[f.name] for f in fields}, defaults, factories, issubclass(cls, Part), {})
+
+
+def fields_of(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, but `extra`."""
+    return _form(cls).kinds
 
 
 def read(cls: type[P], data: Any) -> P:
@@ -218,10 +223,10 @@ def _way(kind: Any, given: type) -> "Way | None":
         return (partial(_chosen, kind), None) if given in map(type, inner) else None
     if origin is dict:
         value = inner[1] | None if inner[1] is float else inner[1]  # null is how JSON has a score that is no number
-        return (None if value is Any else partial(_mapping, _item(value)), None) if given is dict else None
+        return (None if value is Any else partial(_mapping, reader_of(value)), None) if given is dict else None
     if origin in (list, tuple, Sequence):
         every = origin is not tuple or inner[-1] is Ellipsis
-        items = partial(_list, _item(inner[0])) if every else partial(_fixed, tuple(map(_item, inner)))
+        items = partial(_list, reader_of(inner[0])) if every else partial(_fixed, tuple(map(reader_of, inner)))
         reader: Reader = (lambda value: tuple(items(value))) if origin is tuple else items
         lazy = origin is Sequence and given not in (str, dict) and issubclass(given, Sequence)  # read when looked at
         return (reader, None) if given in (list, tuple) else (None, None) if lazy else None
@@ -239,8 +244,8 @@ def _part(kind: Any) -> Reader:
 
 
 @cache
-def _item(kind: Any) -> Reader:
-    """What reads one of many values of a type."""
+def reader_of(kind: Any) -> Reader:
+    """What reads one of many values of a type; see `convert`."""
     ways: dict[type, Way] = {}
 
     def one(value: Any) -> Any:
