@@ -55,7 +55,7 @@ def names(cut: Cut = RECORD) -> list[str]:
 
 def row(data: Mapping[str, Any], cut: Cut = RECORD) -> dict[str, str]:
     """The JSON of a record by column."""
-    found = {}
+    found: dict[str, str] = {}
     for key, part in cut.below.items():
         if isinstance(part, Cut):
             found |= row(data[key], part)
@@ -105,7 +105,7 @@ def _parts(cut: Cut, table: "pa.Table", broken: set[int]) -> list[Any]:
     columns[EXTRA] = _column(table[f"{cut.path}.{EXTRA}"], reader_of(dict[str, Any]), {}, broken)
     made, keys = [], tuple(columns)
     for values in zip(*columns.values(), strict=True):
-        one = object.__new__(cut.kind)
+        one: Any = object.__new__(cut.kind)
         vars(one).update(zip(keys, values, strict=True))  # as the constructor would, key by key
         made.append(one)
     return made

@@ -200,8 +200,8 @@ def test_edited_files_are_refused(honest, records, findings, tmp_path):
 @pytest.mark.parametrize(
     ("column", "old", "new"),
     [("budget.used", '"steps": 6', '"steps": "six"'), ("spec.seed", "0", "0.5"), ("segments", "[", "[" * 9999),
-     ("eligibility", '"ranked": ', '"ranked": "\\u001b[31m",  "x": '), ("eligibility", '"gates": {', '"gates": {"x": 1, '),
-     ("spec.role", '"', ""), ("spec.train", "{", "[{")],
+     ("eligibility", '"ranked": ', '"ranked": "\\u001b[31m",  "x": '), ("spec.role", '"', ""),
+     ("eligibility", '"gates": {', '"gates": {"x": 1, '), ("spec.train", "{", "[{")],
 )  # fmt: skip
 def test_values_of_other_types_are_refused(column, old, new, honest, records, findings, tmp_path):
     table, name = records_table(records), f"record.{column}"
