@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
@@ -16,6 +17,7 @@ from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
+from harness.records.mirror import mirror_of
 from harness.records.record import Error, Metrics, Record, damaged, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
@@ -100,7 +102,9 @@ def run_suite(
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     folder = store.own_path()
-    devices = loaded.suite.limits.devices
+    devices, mirror = loaded.suite.limits.devices, mirror_of(store.folder.parent)
+    if mirror is not None and on != "here":
+        raise UserError(f"on {on}, results lie in a folder that all nodes see", file=mirror.url)
     executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
     most = len(machine.cards()) // devices if on == "here" else 0
     if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
@@ -109,7 +113,7 @@ def run_suite(
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
-    with shared.loggers:
+    with mirror.shared() if mirror else nullcontext(), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
@@ -232,12 +236,13 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
 
 
 def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size | None) -> Job:
-    from harness.execute.worker import Job
+    from harness.execute.worker import Job, SharedJob
 
-    metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
+    metrics, root = Metrics.of(loaded.task(spec.task_label).task), store.folder.parent.absolute()
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
     layout = (limits.devices, limits.shard, limits.recompute)
-    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
+    kind, own = SharedJob if mirror_of(root) else Job, Store(store.suite, root)
+    return kind(spec, metrics, size, own, threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

@@ -18,6 +18,7 @@ from harness.processes import no_collection
 from harness.records import published
 from harness.records.checks import sealed
 from harness.records.files import finite, naming, read_json, to_json, write_atomic
+from harness.records.mirror import folder_of
 from harness.records.parts import Mismatch, Part, convert
 from harness.records.record import RUN_ID, Record, damaged, damaged_record
 from harness.records.spec import RunSpec
@@ -32,8 +33,8 @@ MODEL = "model"
 
 
 def default_root() -> Path:
-    """`$ZOOBENCH_RESULTS`, or `results` under the working directory."""
-    return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
+    """`$ZOOBENCH_RESULTS`, a folder or a URL, or `results` under the working directory."""
+    return folder_of(os.environ.get("ZOOBENCH_RESULTS", "results"))
 
 
 def baseline_key(task: str, fingerprint: str, test: object) -> str:
