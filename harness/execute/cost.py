@@ -93,9 +93,9 @@ def check_kind(kind: str) -> None:
 
 def here(cells: list[Planned], loaded: LoadedSuite) -> float:
     """Seconds of wall time on this machine, with as many runs at a time as `zoobench run` makes."""
-    devices = len(machine.cards()) or processes.default_workers()
-    slots = max(1, devices // loaded.suite.limits.devices)
-    return _queue(cells, loaded, {cell.cell: _Pace() for cell in cells if cell.steps}, slots).wall
+    devices, each = len(machine.cards()) or processes.default_workers(), loaded.suite.limits.devices
+    paces = {cell.cell: _Pace(1 / each) for cell in cells if cell.steps}
+    return _queue(cells, loaded, paces, max(1, devices // each)).wall
 
 
 def cost(
@@ -201,7 +201,7 @@ def _recorded(kind: str, loaded: LoadedSuite, root: Path | None) -> dict[str, Me
     for record in (record for store in stores(root) for record in store.records()):
         made, used = record.provenance, record.budget.used
         alike = _is(kind, made.hardware) and (made.devices, made.shard, made.recompute) == layout
-        if alike and record.size and used.steps:
+        if alike and record.size and used.steps and used.seconds:
             total = found.setdefault(_work(record.spec, record.size), Meters())
             total.steps, total.seconds = total.steps + used.steps, total.seconds + used.seconds
     return found
