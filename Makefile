@@ -4,6 +4,7 @@
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make statistics  how often rankings err: the tables of docs/statistics.md
+# make scale   a leaderboard on clusters that fail: the table of docs/scale.md
 # make site    the documentation, in build/site
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
@@ -17,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test test-all check proofs docs site speed statistics format clean
+.PHONY: $(SUITES) test test-all check proofs docs site speed statistics scale format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@ --ignore-published
@@ -57,6 +58,9 @@ speed: $(VENV)/.dev
 
 statistics: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rankings.py docs/statistics.md
+
+scale: $(VENV)/.data
+	$(BIN)/python benchmarks/cluster_queue.py docs/scale.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
