@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from harness.board.rows import score, severity
+from harness.board.rows import severity
 from harness.records.meters import StopRule
 from harness.records.record import Record
 from harness.records.spec import MatchRule
@@ -45,7 +45,7 @@ def _machine(*known: object) -> Machine:
 
 def machines(finals: Sequence[Record]) -> list[Machine]:
     """The kinds of machine that the scored runs come from."""
-    return sorted({Machine.of(r) for r in finals if score(r) is not None})
+    return sorted({Machine.of(r) for r in finals if r.score is not None})
 
 
 def vouched(finals: Sequence[Record]) -> Sequence[Record]:
@@ -177,7 +177,7 @@ def _objections(record: Record, shared: Common) -> list[str]:
     if record.origin.kind == "reported":
         return ["only reported: nobody who publishes this board has made runs of that contribution again"]
     found, stop, machine = [], record.spec.stop, Machine.of(record)
-    if score(record) is None:
+    if record.score is None:
         found.append(f"did not reach {stop.target:g}" if stop and stop.target is not None else "no finite test score")
     if not record.eligibility.ranked and all(gate.passed for gate in record.eligibility.gates.values()):
         found.append("did not pass the gates")

@@ -2,12 +2,13 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness.board import questions, tuning
 from harness.board.comparable import Common, Machine, by_architecture, grouped, machines, vouched
 from harness.board.model import Baseline, TaskBoard
-from harness.board.rows import Row, score
+from harness.board.rows import Row
 from harness.gates.registry import applied, gates
 from harness.records.meters import StopRule
 from harness.records.record import Record
@@ -168,7 +169,7 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
         return []
     if odd := sorted({r.spec.architecture_label for r in done if not shared.same_data(r)}):
         return [f"data not identical: {_listed(odd)} differ from the others in their stream hash and are not ranked"]
-    counts = [len({r.spec.architecture_label for r in done if r.spec.seed == seed}) for seed in shared.hashes]
+    counts = Counter(seed for seed, _ in {(r.spec.seed, r.spec.architecture_label) for r in done}).values()
     if max(counts) < 2:
         return ["only one architecture per seed: nothing to compare its data with"]
     count = " to ".join(map(str, sorted({min(counts), max(counts)})))
@@ -179,7 +180,7 @@ def _identical_data(finals: Sequence[Record], shared: Common) -> list[str]:
 def _machines(finals: Sequence[Record]) -> list[str]:
     kinds = machines(finals)
     if len(kinds) < 2:
-        return _drift([r for r in finals if score(r) is not None])
+        return _drift([r for r in finals if r.score is not None])
     each = "; ".join(f"{one.hardware}, threads: {one.threads}, {one.precision}" for one in kinds)
     what = Machine.differences(kinds)
     verb = "differ" if " and " in what else "differs"

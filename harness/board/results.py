@@ -15,6 +15,7 @@ from harness.board.model import Board
 from harness.board.report import with_records
 from harness.board.verdicts import sentences
 from harness.execute.runner import Ran, run_suite
+from harness.records.mirror import folder_of
 from harness.suite.load import load
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(
     suite: str | Path | Mapping[str, Any],
     *,
     overrides: tuple[str, ...] = (),
-    root: Path | None = None,
+    root: str | Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -67,9 +68,9 @@ def run(
 
     Args:
         suite: a name that ships, a path, or the keys of a suite as a dict. overrides: `key=value` pairs.
-        root: where results go (`results`). workers: runs at a time; by default one per core. threads: of each run; by
-            default the cores divided by the workers. device: `auto`, `cpu`, `cuda` or `cuda:N`; by default
-            what the suite says. No run's id names it.
+        root: where results go (`results`): a folder, or a URL such as `s3://bucket/results`. workers: runs at a time;
+            by default one per core. threads: of each run; by default the cores divided by the workers. device: `auto`,
+            `cpu`, `cuda` or `cuda:N`; by default what the suite says. No run's id names it.
         ignore_published: make runs again that were published with the suite.
         log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
             names and that nobody has trusted so far. on: `here`, `ray` or `slurm`. address: of a Ray cluster.
@@ -83,7 +84,7 @@ def run(
     options |= {"on": on, "address": address, "cluster": cluster}
     made = run_suite(
         load(suite, overrides, trust=trust, to_run=True),
-        root=root,
+        root=None if root is None else folder_of(root),
         ignore_published=ignore_published,
         log=log,
         **options,

@@ -216,19 +216,9 @@ severity = ("ok", "diverged", "timeout", "oom", "failed", "damaged", "unsupporte
 """How bad a status is: 0 for `ok`."""
 
 
-def score(record: Record) -> float | None:
-    """The finite test score of a run that ended well; with a target, what it used to reach it, if it did."""
-    if record.status != "ok":
-        return None
-    rule = record.spec.stop
-    if rule is not None and rule.target is not None:
-        return float(record.budget.used.of(rule.meter)) if record.budget.reached else None
-    return finite(record.metrics.score("test"))
-
-
 def row(architecture: str, runs: Runs, reason: str) -> Row:
     """The row of one architecture, not yet ranked."""
-    scored = [(r.spec.seed, value) for r in runs.finals if (value := score(r)) is not None]
+    scored = [(r.spec.seed, value) for r in runs.finals if (value := r.score) is not None]
     scores = [value for _, value in scored]
     others = dict.fromkeys(name for r in runs.finals for name in r.metrics.also)
     also = {name: seeds_mean(runs, _test_score(name)) for name in others}

@@ -11,9 +11,9 @@ from harness.commands.common import (
     json_option,
     output,
     plugin_option,
-    root_option,
     trust_option,
     weights_option,
+    written_root_option,
 )
 from harness.errors import UserError
 
@@ -32,7 +32,7 @@ FOLDER = click.Path(exists=True, path_type=Path, file_okay=False)
 @click.option("--data", type=FOLDER, help="Files of `local_*` tasks.")
 @plugin_option
 @weights_option
-@root_option
+@written_root_option
 @json_option
 def command(
     reference: str,

@@ -11,9 +11,9 @@ from harness.commands.common import (
     plugin_option,
     print_json,
     rerun_options,
-    root_option,
     suite_options,
     trust_option,
+    written_root_option,
 )
 
 
@@ -28,7 +28,7 @@ from harness.commands.common import (
 @click.option("--into", "suite", required=True, metavar="SUITE", help="The suite whose published runs they join.")
 @suite_options
 @trust_option
-@root_option
+@written_root_option
 @plugin_option
 @rerun_options(0)
 @json_option

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from harness.commands.common import root_option, sign_option, suite_options
+from harness.commands.common import sign_option, suite_options, written_root_option
 
 
 @click.command()
 @click.argument("suite")
 @suite_options
-@root_option
+@written_root_option
 @sign_option
 def command(suite: str, overrides: tuple[str, ...], root: Path | None, sign: Path | None) -> None:
     """Write the finished runs of SUITE as files for git.

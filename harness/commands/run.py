@@ -15,6 +15,9 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.suite.loaded import LoadedSuite
 
+MOST_READ = 2_000
+"""Runs of a suite whose board is printed though none of them was made now."""
+
 
 @click.command()
 @click.argument("suite", required=False)
@@ -68,8 +71,6 @@ def command(
     and makes nothing twice; published runs count as made. Without SUITE, `zoobench run --task text --arch pre_ln,rwkv4`
     compares these with the settings of quick.
     """
-    from harness.board import report
-    from harness.board.verdicts import sentences
     from harness.execute.runner import run_suite
 
     loaded = _load(suite, overrides, trust, {key: value for key, value in adhoc.items() if value})
@@ -82,11 +83,17 @@ def command(
     finally:
         if suite is None:
             _keep(loaded, root)
-    made = report.with_records(loaded, suite or loaded.name, root)[0]
-    print_boards([made], as_json=as_json)
-    if not as_json:
-        screen.print("\nto read it in a browser: zoobench site site", highlight=False)
-        click.echo("\n" + "\n".join(sentences(made)))
+    if not results.ran and len(results.made) > MOST_READ and not as_json:
+        screen.print(f"its board: zoobench board {suite or loaded.name}", highlight=False, markup=False)
+    else:
+        from harness.board import report
+        from harness.board.verdicts import sentences
+
+        made = report.with_records(loaded, suite or loaded.name, root)[0]
+        print_boards([made], as_json=as_json)
+        if not as_json:
+            screen.print("\nto read it in a browser: zoobench site site", highlight=False)
+            click.echo("\n" + "\n".join(sentences(made)))
     sys.exit(0 if results.ok else 1)
 
 

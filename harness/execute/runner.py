@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
+from harness.records.mirror import mirror_of
 from harness.records.record import Error, Metrics, Record, damaged, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store, baseline_key
@@ -39,8 +41,9 @@ class Ran:
 
     loaded: LoadedSuite
     """The suite that was run."""
-    folder: Path
-    records: list[Record]
+    store: Store
+    made: list[RunSpec]
+    """The final runs that are finished."""
     ran: int
     """Runs made by this call."""
     lost: int = 0
@@ -52,9 +55,19 @@ class Ran:
         return self.loaded.name
 
     @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return self.store.folder
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The records of its final runs."""
+        return _records(self.made, self.store)
+
+    @property
     def ok(self) -> bool:
         """Whether every final run ended well; a combination that cannot be (`unsupported`) is no failure."""
-        return not self.lost and all(record.status in ("ok", "unsupported") for record in self.records)
+        return not self.lost and self.store.statuses(spec.run_id for spec in self.made) <= {"ok", "unsupported"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,9 @@ def run_suite(
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
     finals = expand(loaded)
     folder = store.own_path()
-    devices = loaded.suite.limits.devices
+    devices, mirror = loaded.suite.limits.devices, mirror_of(store.folder.parent)
+    if mirror is not None and on != "here":
+        raise UserError(f"on {on}, results lie in a folder that all nodes see", file=mirror.url)
     executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
     most = len(machine.cards()) // devices if on == "here" else 0
     if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
@@ -98,7 +113,7 @@ def run_suite(
     tries = trials(loaded, _lookup(store))
     planned = [*tries, *choose(finals, _records(tries, store))]
     sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
-    with shared.loggers:
+    with mirror.shared() if mirror else nullcontext(), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
@@ -108,13 +123,16 @@ def run_suite(
         lost = {spec.cell for spec in _missing(tries, store)}
         done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
         store.describe(loaded.described([*tries, *done]))
-        ran += _execute(_missing(done, store), sizes, loaded, store, shared)
-        made = _records(done, store)
+        unmade = _missing(done, store) if unmade else []
+        ran += _execute(unmade, sizes, loaded, store, shared)
+        unmade = _missing(unmade, store)
+        made = [spec for spec in done if spec not in unmade]
         without = len(finals) - len(made)
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
-            theirs = sum(not store.made_here(spec.run_id) for spec in [*tries, *done])
+            own = store.own_ids()
+            theirs = sum(spec.run_id not in own for spec in [*tries, *done])
             note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
             console.print(
                 f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do",
@@ -124,9 +142,8 @@ def run_suite(
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
-            ran += evaluate_suite(loaded, made, store, workers, console)
-            made = _records(done, store)
-    return Ran(loaded, store.folder, made, ran, without)
+            ran += evaluate_suite(loaded, _records(made, store), store, workers, console)
+    return Ran(loaded, store, made, ran, without)
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
@@ -167,7 +184,8 @@ def _sound(store: Store, run_id: str) -> Record | None:
 
 def _missing(specs: list[RunSpec], store: Store) -> list[RunSpec]:
     """The runs without a record, and the trials with a damaged one, as without it no final run is known."""
-    made = (_sound(store, s.run_id) if s.kind == "trial" else store.finished(s.run_id) for s in specs)
+    finished = {*store.ids()} if specs else ()
+    made = (_sound(store, s.run_id) if s.kind == "trial" else s.run_id in finished for s in specs)
     return [spec for spec, done in zip(specs, made, strict=True) if not done]
 
 
@@ -218,12 +236,13 @@ def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Sto
 
 
 def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size | None) -> Job:
-    from harness.execute.worker import Job
+    from harness.execute.worker import Job, SharedJob
 
-    metrics, absolute = Metrics.of(loaded.task(spec.task_label).task), Store(store.suite, store.folder.parent.resolve())
+    metrics, root = Metrics.of(loaded.task(spec.task_label).task), store.folder.parent.absolute()
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
     layout = (limits.devices, limits.shard, limits.recompute)
-    return Job(spec, metrics, size, absolute, threads, plugins, limits.checkpoint, keep, *layout)
+    kind, own = SharedJob if mirror_of(root) else Job, Store(store.suite, root)
+    return kind(spec, metrics, size, own, threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:

@@ -17,6 +17,7 @@ from harness.isolation import lease
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
 from harness.records.files import finite
+from harness.records.mirror import mirror_of
 from harness.records.record import Error, Metrics, Record, Status, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
@@ -132,6 +133,21 @@ class Job:
             return _record(self, (lambda event: None) if ranks.rank else report, stop, ranks)
 
         return on_ranks(self.devices, work, shard=self.shard)
+
+
+@dataclass(frozen=True)
+class SharedJob(Job):
+    """A run of results that lie at a URL (`harness.records.mirror`): made by who has its lease there."""
+
+    def taken(self) -> bool:
+        mirror = mirror_of(self.store.folder.parent)
+        return super().taken() or (mirror is not None and not mirror.lease(f"{self.store.suite}/{self.name}"))
+
+    def outcome(self) -> tuple[str, Any] | None:
+        mirror = mirror_of(self.store.folder.parent)
+        if mirror is not None and not self.store.made_here(self.name):
+            mirror.has(f"{self.store.suite}/{self.name}")
+        return super().outcome()
 
 
 def _record(job: Job, report: Report, stop: Callable[[], bool], ranks: OneDevice) -> Record:

@@ -22,6 +22,8 @@ def expand(loaded: LoadedSuite) -> list[RunSpec]:
     plugins = [(name, plugin_digest(where), _registered(where)) for name, where in loaded.plugins]
 
     def named(spec: RunSpec) -> RunSpec:
+        if not plugins:
+            return spec
         words = {*_words([spec.architecture, spec.options, spec.task, spec.task_options])}
         own = tuple((name, digest) for name, digest, names in plugins if not names or names & words)
         return spec.replace(plugins=own)

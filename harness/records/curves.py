@@ -66,7 +66,7 @@ class Points:
         self.unscored = scores.is_null().to_numpy(zero_copy_only=False)
         self.extra, self.seen = _whole(table["extra"]), dict[tuple[object, ...], list[float]]()
         meters = [column for name, column in self.numbers.items() if name != "loss"]
-        extras = [from_json(text) for text in self.extra.drop_null().to_pylist()]
+        extras = [from_json(text) for text in self.extra.unique().drop_null().to_pylist()]
         if keys.null_count or not all(((column >= 0) & (column <= 1e300)).all() for column in meters):
             raise Mismatch("holds numbers or names that no curve has")
         if not all(isinstance(extra, dict) for extra in extras):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.records.files import read_json
+from harness.records.mirror import mirror_of
 from harness.records.record import Record
 from harness.records.store import MODEL, Store, default_root, read_record, stores
 from zoo.registry import nearest
@@ -143,5 +144,7 @@ def _without_weights(record: Record) -> str:
 
 def _description(run: Path) -> dict[str, Any] | None:
     """What lies beside the weights of a run; None without any."""
+    if mirror := mirror_of(run.parent.parent):
+        mirror.fetch(f"{run.parent.name}/{run.name}/{MODEL}", weights=True)
     file = run / MODEL / "zoo.json"
     return read_json(file) or None

@@ -40,7 +40,7 @@ def tables(suite: str | None = None, root: Path | None = None) -> "tuple[pa.Tabl
 
 
 def results(suite: str | None = None, root: Path | None = None) -> "pd.DataFrame":
-    """Every record of a suite, or of all suites with results: one row a run, its JSON in the column `record`."""
+    """Every record of a suite, or of all suites with results: a row a run, its JSON in columns `record.…`."""
     return tables(suite, root)[0].to_pandas()
 
 

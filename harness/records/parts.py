@@ -37,10 +37,12 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of a record."""
+        own = vars(self)
+        optional = _optional(type(self))  # type: ignore[arg-type]
         written = {
-            f.name: plain(getattr(self, f.name))
-            for f in _written(type(self))  # type: ignore[arg-type]
-            if not (f.metadata and f.metadata.get("optional") and getattr(self, f.name) == f.default)
+            name: plain(own[name])
+            for name in _form(type(self)).kinds  # type: ignore[arg-type]
+            if not (name in optional and own[name] == optional[name])
         }
         return written | self.extra
 
@@ -49,9 +51,9 @@ class Part:
 
 
 @cache
-def _written(cls: Any) -> list[Any]:
-    """The fields that stand in the JSON."""
-    return [f for f in dataclasses.fields(cls) if f.name != "extra"]
+def _optional(cls: Any) -> dict[str, Any]:
+    """The defaults of the fields whose keys are left out of the JSON where they have them."""
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get("optional")}
 
 
 def plain(value: Any) -> Any:
@@ -103,7 +105,7 @@ def convert(kind: Any, value: Any) -> Any:
     Raises:
         Mismatch: it is something else.
     """
-    return _item(kind)(value)
+    return reader_of(kind)(value)
 
 
 class _Plan(NamedTuple):
@@ -138,6 +140,11 @@ def _form(cls: Any) -> _Form:
     defaults = {f.name: f.default for f in fields if f.default is not missing}
     factories = {f.name: f.default_factory for f in fields if f.default_factory is not missing}
     return _Form({f.name: hints[f.name] for f in fields}, defaults, factories, issubclass(cls, Part), {})
+
+
+def fields_of(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, but `extra`."""
+    return _form(cls).kinds
 
 
 def read(cls: type[P], data: Any) -> P:
@@ -216,10 +223,10 @@ def _way(kind: Any, given: type) -> "Way | None":
         return (partial(_chosen, kind), None) if given in map(type, inner) else None
     if origin is dict:
         value = inner[1] | None if inner[1] is float else inner[1]  # null is how JSON has a score that is no number
-        return (None if value is Any else partial(_mapping, _item(value)), None) if given is dict else None
+        return (None if value is Any else partial(_mapping, reader_of(value)), None) if given is dict else None
     if origin in (list, tuple, Sequence):
         every = origin is not tuple or inner[-1] is Ellipsis
-        items = partial(_list, _item(inner[0])) if every else partial(_fixed, tuple(map(_item, inner)))
+        items = partial(_list, reader_of(inner[0])) if every else partial(_fixed, tuple(map(reader_of, inner)))
         reader: Reader = (lambda value: tuple(items(value))) if origin is tuple else items
         lazy = origin is Sequence and given not in (str, dict) and issubclass(given, Sequence)  # read when looked at
         return (reader, None) if given in (list, tuple) else (None, None) if lazy else None
@@ -237,8 +244,8 @@ def _part(kind: Any) -> Reader:
 
 
 @cache
-def _item(kind: Any) -> Reader:
-    """What reads one of many values of a type."""
+def reader_of(kind: Any) -> Reader:
+    """What reads one of many values of a type; see `convert`."""
     ways: dict[type, Way] = {}
 
     def one(value: Any) -> Any:

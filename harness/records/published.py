@@ -1,34 +1,31 @@
 """A published suite: `records.parquet`, `curves.parquet` and `published.json`, which has their hashes.
 
-A row of records.parquet is a run: columns for queries, and in `record` the whole JSON of it but for its curve, so that
-nothing is lost. A row of curves.parquet is a point of a run's curve.
+A row of records.parquet is a run: columns for queries, and all of its record but the curve (`harness.records.columns`),
+so that nothing is lost. A row of curves.parquet is a point of a run's curve.
 """
 
 import hashlib
 import json
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
 from harness.errors import UserError
+from harness.records import columns
 from harness.records.curves import Curve, Points, curves_table
 from harness.records.files import finite, naming, read_json, to_json, write_atomic
 from harness.records.parts import Mismatch, Part, convert
-from harness.records.record import RUN_ID, Origin, Record, damaged_record
+from harness.records.record import ORIGINS, RUN_ID, Origin, Record, damaged_record
 from zoo.files import open_regular, read_bytes, whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 RECORDS, CURVES, INDEX = "records.parquet", "curves.parquet", "published.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def _path(dotted: str) -> Callable[[Record], Any]:
@@ -78,20 +75,26 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "precision": ("string", _path("provenance.precision")),
     "origin": ("string", _path("origin.kind")),
     "contributor": ("string", _path("origin.contributor")),
-    "record": ("string", lambda record: json.dumps(finite(record.replace(curve=[], origin=Origin())))),
 }
-"""The columns of records.parquet: Arrow type, and how one is read from a record."""
-READ = ("run_id", "record", "origin", "contributor")
+"""The columns of records.parquet for queries: Arrow type, and how one is read from a record."""
+READ = ("run_id", "origin", "contributor", *columns.names())
 """The columns that a record is made of again."""
+
+
+@cache
+def _origin(kind: Any, contributor: str) -> Origin:
+    return Origin(kind, contributor)
 
 
 def records_table(records: Iterable[Record]) -> "pa.Table":
     """The rows of records.parquet."""
     import pyarrow as pa
 
-    rows, types = list(records), pa.schema([(name, pa.type_for_alias(kind)) for name, (kind, _) in COLUMNS.items()])
-    columns = [[finite(read(record)) for record in rows] for _, read in COLUMNS.values()]
-    return pa.table(columns, schema=types)
+    rows, types = list(records), {name: pa.type_for_alias(kind) for name, (kind, _) in COLUMNS.items()}
+    found = {name: [finite(read(record)) for record in rows] for name, (_, read) in COLUMNS.items()}
+    parts = [columns.row(finite(record.replace(curve=[], origin=Origin()))) for record in rows]
+    found |= {name: [part.get(name) for part in parts] for name in columns.names()}
+    return pa.table(found, schema=pa.schema(types | dict.fromkeys(columns.names(), pa.string())))
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Published:
         index = read_json(self.folder / INDEX)
         if "files" not in index:
             return {}
-        if index.get("format") != FORMAT:
+        if index.get("format") not in (1, FORMAT):
             raise UserError(f"format {index.get('format')!r}, this zoobench reads {FORMAT}", file=self.folder / INDEX)
         with naming(self.folder / INDEX):
             convert(Index, index)
@@ -140,36 +143,37 @@ class Published:
             if sha256(path) != self.index.get("files", {}).get(name):
                 raise UserError("not the file that was published", file=path)
 
-    @contextmanager
-    def _opened(self, name: str) -> "Iterator[pq.ParquetFile]":
-        """One of the two files, which has the columns that this zoobench writes."""
+    def table(self, name: str, wanted: list[str] | None = None, coded: list[str] | None = None) -> "pa.Table":
+        """One of the two files, or some of its columns; those that are `coded` hold equal values once."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        made = {RECORDS: records_table, CURVES: curves_table}[name]([])
+        old = name == RECORDS and self.index["format"] == 1
+        made = {RECORDS: records_table, CURVES: curves_table}[name]([]).schema
+        written = pa.schema([*(made.field(name) for name in COLUMNS), ("record", pa.string())]) if old else made
         try:
             open_regular(self.folder / name).close()
-            with pq.ParquetFile(
-                self.folder / name
-            ) as found:  # Arrow's own file: its threads may outlast the interpreter
-                if not found.schema_arrow.equals(made.schema):
-                    raise UserError("has other columns than this zoobench writes", file=self.folder / name)
-                yield found
+            if not pq.read_schema(self.folder / name).equals(written):
+                raise UserError("has other columns than this zoobench writes", file=self.folder / name)
+            # Arrow's own file: its threads may outlast the interpreter
+            with pq.ParquetFile(self.folder / name, read_dictionary=None if old else coded) as found:
+                rows = found.read(None if old else wanted)
+            rows.validate(full=True)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
-
-    def table(self, name: str, columns: list[str] | None = None) -> "pa.Table":
-        """One of the two files, or some of its columns."""
-        with self._opened(name) as file:
-            found = file.read(columns)
-            found.validate(full=True)
-            return found
+        return (_upgraded(rows) if old else rows).select(wanted or made.names)
 
     @cached_property
     def _places(self) -> dict[str, int]:
         """By run id, its row in records.parquet."""
         ids = self.table(RECORDS, ["run_id"])["run_id"].to_pylist() if self.index else []
         return {str(run_id): at for at, run_id in enumerate(ids)}
+
+    @cached_property
+    def statuses(self) -> dict[str, str]:
+        """The status of each run."""
+        both = self.table(RECORDS, ["run_id", "status"])
+        return dict(zip(both["run_id"].to_pylist(), both["status"].to_pylist(), strict=True))
 
     @cached_property
     def points(self) -> Points:
@@ -188,7 +192,7 @@ class Published:
 
     def record(self, run_id: str) -> Record:
         """A record as it was published."""
-        found = next(self._read(self._json.slice(self._places[run_id], 1)))
+        found = self._alone(self._rows.slice(self._places[run_id], 1))
         if isinstance(found, UserError):
             raise found
         if found.status == "damaged" and found.error:
@@ -196,37 +200,41 @@ class Published:
         return found.replace(curve=[*found.curve])
 
     @cached_property
-    def _json(self) -> "pa.Table":
-        return self.table(RECORDS, [*READ])
+    def _rows(self) -> "pa.Table":
+        return self.table(RECORDS, [*READ], coded=columns.names())
 
     def records(self, leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
         """Every record as it was published, or why it cannot be read, but those with these run ids."""
-        import pyarrow as pa
-
         if not self.index:
             return
-        with self._opened(RECORDS) as file:
-            for batch in file.iter_batches(1000, columns=[*READ]):  # the JSON of all at once may be gigabytes
-                batch.validate(full=True)
-                yield from self._read(pa.Table.from_batches([batch]), leaving_out)
-
-    def _read(self, rows: "pa.Table", leaving_out: Container[str] = ()) -> "Iterator[Record | UserError]":
-        for run_id, text, kind, contributor in zip(*(rows[name].to_pylist() for name in READ), strict=True):
+        ids, *origins = (self._rows[name].to_pylist() for name in ("run_id", "origin", "contributor"))
+        made = columns.records(self._rows)
+        for at, (run_id, record, kind, who) in enumerate(zip(ids, made, *origins, strict=True)):
             if run_id in leaving_out:
                 continue
-            data: Any = None
-            try:
-                data = from_json(text or "", cache_strings="keys")
-                if isinstance(data, dict):
-                    curve, origin = Curve(lambda: self.points, run_id), {"kind": kind, "contributor": contributor}
-                    data |= {"curve": curve, "origin": origin}
-                record = Record.from_dict(data)
-                if record.run_id != run_id:
-                    raise Mismatch(f"of run {record.run_id}", ("run_id",))
-            except ValueError as error:
-                yield self._damaged(run_id, data, error)
+            if record is None or record.run_id != run_id or kind not in ORIGINS or who is None:
+                yield self._alone(self._rows.slice(at, 1))
                 continue
+            vars(record).update(curve=Curve(lambda: self.points, run_id), origin=_origin(kind, who))
             yield record
+
+    def _alone(self, row: "pa.Table") -> "Record | UserError":
+        """The record in a row, or why it cannot be read."""
+        texts = {name: row[name][0].as_py() for name in READ}
+        run_id, data = texts["run_id"], None
+        try:
+            data = columns.whole(texts)
+            curve, origin = (
+                Curve(lambda: self.points, run_id),
+                {"kind": texts["origin"], "contributor": texts["contributor"]},
+            )
+            curve = Curve(lambda: self.points, run_id)
+            record = Record.from_dict(data | {"curve": curve, "origin": origin})
+            if record.run_id != run_id:
+                raise Mismatch(f"of run {record.run_id}", ("run_id",))
+        except ValueError as error:
+            return self._damaged(run_id, data, error)
+        return record
 
     def _damaged(self, run_id: Any, data: Any, error: ValueError) -> "Record | UserError":
         problem = UserError(f"record {run_id} cannot be read: {error}", file=self.folder / RECORDS)
@@ -236,6 +244,16 @@ class Published:
             return problem
 
 
+def _upgraded(rows: "pa.Table") -> "pa.Table":
+    """The rows of a file of format 1, which had the whole JSON of a record in one column, with the columns of today."""
+    import pyarrow as pa
+
+    parts = [columns.row(json.loads(text)) for text in rows["record"].to_pylist()]
+    for name in columns.names():
+        rows = rows.append_column(name, pa.array([part.get(name) for part in parts], pa.string()))
+    return rows
+
+
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:
     """Publish records: both Parquet files, and last published.json with their hashes beside what `index` says."""
     import pyarrow.parquet as pq
@@ -243,7 +261,7 @@ def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> 
     ordered = sorted(records, key=operator.attrgetter("run_id"))
     for name, table in ((RECORDS, records_table(ordered)), (CURVES, curves_table(ordered))):
         with whole(folder / name) as part:
-            pq.write_table(table, part, compression="zstd", compression_level=19)
+            pq.write_table(table, part, compression="zstd", compression_level=19, write_statistics=False)
     files = {name: sha256(folder / name) for name in (RECORDS, CURVES)}
     write_atomic(folder / INDEX, to_json({"format": FORMAT, **index, "files": files}))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from harness.records.meters import Meters, StopRule
@@ -326,6 +328,17 @@ class Record(Part):
         record = super().from_dict(data)
         vars(record.spec)["fingerprint"] = record.data.fingerprint  # a new one, that nobody else has
         return record
+
+    @cached_property
+    def score(self) -> float | None:
+        """The finite test score of a run that ended well; with a target, what it used to reach it, if it did."""
+        if self.status != "ok":
+            return None
+        rule = self.spec.stop
+        if rule is not None and rule.target is not None:
+            return float(self.budget.used.of(rule.meter)) if self.budget.reached else None
+        found = self.metrics.score("test")
+        return found if found is not None and math.isfinite(found) else None
 
     def __getitem__(self, key: str) -> Any:
         """A key of the JSON, as scripts outside of the harness read records."""

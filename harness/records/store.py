@@ -5,7 +5,6 @@ A run made here is `results/<suite>/<run_id>/record.json`, written last and whol
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from harness.processes import no_collection
 from harness.records import published
 from harness.records.checks import sealed
 from harness.records.files import finite, naming, read_json, to_json, write_atomic
+from harness.records.mirror import folder_of
 from harness.records.parts import Mismatch, Part, convert
 from harness.records.record import RUN_ID, Record, damaged, damaged_record
 from harness.records.spec import RunSpec
@@ -33,8 +33,8 @@ MODEL = "model"
 
 
 def default_root() -> Path:
-    """`$ZOOBENCH_RESULTS`, or `results` under the working directory."""
-    return Path(os.environ.get("ZOOBENCH_RESULTS", "results"))
+    """`$ZOOBENCH_RESULTS`, a folder or a URL, or `results` under the working directory."""
+    return folder_of(os.environ.get("ZOOBENCH_RESULTS", "results"))
 
 
 def baseline_key(task: str, fingerprint: str, test: object) -> str:
@@ -139,10 +139,6 @@ class Store:
         """Whether this run was finished here."""
         return (self.run_folder(run_id) / "record.json").is_file()
 
-    def finished(self, run_id: str) -> bool:
-        """Whether there is a record of this run: made here, or published."""
-        return self.made_here(run_id) or run_id in self.published
-
     def write(self, record: Record) -> None:
         """Store a finished run: curve beside it, record last, checkpoint removed."""
         if record.digest or not self.made_here(record.run_id):  # an older one, with new answers, stays without
@@ -185,7 +181,7 @@ class Store:
 
     def own_files(self) -> list[Path]:
         """The records made here, read or not."""
-        return [path for path in self.folder.glob("*/record.json") if re.fullmatch(RUN_ID, path.parent.name)]
+        return [self.run_folder(run_id) / "record.json" for run_id in self.own_ids()]
 
     def ids(self) -> list[str]:
         """The run ids of every record, sorted."""
@@ -193,7 +189,20 @@ class Store:
 
     def own_ids(self) -> set[str]:
         """The run ids of the records made here."""
-        return {path.parent.name for path in self.own_files()}
+        names: list[str] = []
+        with suppress(OSError):
+            names = os.listdir(self.folder)
+        return {name for name in names if RUN_ID.fullmatch(name) and os.path.isfile(self.folder / name / "record.json")}
+
+    def statuses(self, run_ids: Iterable[str]) -> set[str]:
+        """What statuses these runs' records say they have; nothing else in them is looked at."""
+        own = self.own_ids()
+        return {self._status(run_id) if run_id in own else self.published.statuses[run_id] for run_id in run_ids}
+
+    def _status(self, run_id: str) -> str:
+        with suppress(UserError):
+            return str(read_json(self.run_folder(run_id) / "record.json").get("status"))
+        return "damaged"
 
     def records(self) -> list[Record]:
         """Every record of the suite, by run id; of status `damaged` is what cannot be read of a known run."""

@@ -13,7 +13,7 @@ from typing import Any
 from harness.board import latex
 from harness.board.formats import csv_cell
 from harness.board.model import Baseline, TaskBoard
-from harness.board.rows import MEASURED, Measured, Row, score
+from harness.board.rows import MEASURED, Measured, Row
 from harness.board.tables import Cell, Column, Line, Section
 from harness.records.files import to_json, write_page
 from harness.records.record import Record
@@ -145,7 +145,7 @@ def _task_row(
 
 def _by_seed(records: Sequence[Record], shown: Measured) -> str:
     """Like `seed 0: 34k tok/s, seed 1: 33k tok/s`; empty where all are the same or unknown."""
-    known = [(record.spec.seed, shown.read(record)) for record in records if score(record) is not None]
+    known = [(record.spec.seed, shown.read(record)) for record in records if record.score is not None]
     values = {value for _, value in known}
     if len(values) < 2 or None in values:
         return ""

@@ -46,10 +46,11 @@ def check(loaded: LoadedSuite) -> None:
         if loaded.suite.tuning and name in loaded.suite.tuning.space:
             raise loaded.error(f"{name} is also tuned; leave it out here, or take it out of tuning", path)
     _check_labels(loaded)
+    known = set[str]()
     for task in loaded.tasks:
         for entry in loaded.plays(task):
             for track in () if entry.pretrained else loaded.tracks:
-                _check_recipe(loaded, entry, task, track)
+                _check_recipe(loaded, entry, task, track, known)
 
 
 def check_count(loaded: LoadedSuite) -> None:
@@ -87,9 +88,11 @@ def _check_pretrained(entry: ArchitectureEntry, loaded: LoadedSuite, path: Path_
     _check_options(rest, {option.name: option.annotation for option in options}, kind, loaded, path)
 
 
-def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str) -> None:
-    """Check that an architecture takes the options that it has on a task."""
+def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask, track: str, known: set[str]) -> None:
+    """Check that an architecture takes the options that it has on a task; what was found to be taken is `known`."""
     options = loaded.options(entry, task, track)
+    if (asked := f"{entry.name} {options}") in known:
+        return
     if not 1 <= options.pop("width", 1) <= MOST_WIDTH:
         where = loaded.locate_error(entry.label, task.label, "width", track)
         raise loaded.error(f"width must be at least 1 and at most {MOST_WIDTH:,}", where)
@@ -99,6 +102,7 @@ def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask
         own = isinstance(error, (TypeError, ValueError))
         message = str(error) if own else f"{entry.name}: {type(error).__name__}: {error}"
         raise loaded.error(message, loaded.locate_error(entry.label, task.label, message, track)) from None
+    known.add(asked)
 
 
 def _check_labels(loaded: LoadedSuite) -> None:

@@ -191,12 +191,14 @@ def test_each_of_two_jobs_at_a_time_has_a_card_to_itself(start, tmp_path):
             assert event == {"event": "end", "status": "ok", "error": None}
             del now[job.name]
 
-    jobs = [planted_faults.Sees(str(number), tmp_path) for number in range(6)]
-    executor = Local(2)
-    executor.cards = ["3", "GPU-b"]
-    assert not Pool(executor, Bounds(), 0, tell=tell, say=print).run(jobs)
-    assert len(seen) == 6
-    assert {*seen} == {"3", "GPU-b"}
+    for devices, cards, sets in ((1, "3 GPU-b", {"3", "GPU-b"}), (2, "0 1 2 3", {"0,1", "2,3"})):
+        (tmp_path / str(devices)).mkdir()
+        jobs = [planted_faults.Sees(str(number), tmp_path / str(devices)) for number in range(6)]
+        executor = Local(2, devices)
+        executor.cards = cards.split()
+        assert not Pool(executor, Bounds(), 0, tell=tell, say=print).run(jobs)
+        assert (len(seen), {*seen}) == (6, sets)
+        seen.clear()
 
 
 def test_the_kernel_s_word_is_read(tmp_path):

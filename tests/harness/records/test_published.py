@@ -1,5 +1,6 @@
 """Published suites: nothing is lost in Parquet, one's own runs come first, and SQL sees what pandas does."""
 
+import json
 import math
 from statistics import fmean
 
@@ -9,6 +10,7 @@ import pytest
 
 import harness
 from harness.errors import UserError
+from harness.records import columns
 from harness.records.curves import curves_table
 from harness.records.frames import curves, query, results
 from harness.records.record import CurvePoint, Error, Origin
@@ -55,10 +57,10 @@ def test_what_was_made_here_stands_for_what_was_published(store):
     assert set(records) == {0, 1, 2, 2**40}
     assert records[1].curve == POINTS[:1]
     assert [store.made_here(records[seed].run_id) for seed in (0, 1, 2)] == [False, True, True]
-    assert all(store.finished(record.run_id) for record in records.values())
+    assert {*store.ids()} == {record.run_id for record in records.values()}
     own = Store("tiny", store.folder.parent, ignore_published=True)
     assert [record.spec.seed for record in sorted(own.records(), key=lambda r: r.spec.seed)] == [1, 2]
-    assert not own.finished(records[0].run_id)
+    assert records[0].run_id not in own.ids()
 
 
 def test_tables_and_sql_hold_the_same_records(store):
@@ -83,6 +85,30 @@ def test_queries_that_cannot_be_answered_touch_no_file(store, sql, tmp_path, mon
     with pytest.raises(UserError, match="DuckDB"):
         query(sql, store.folder.parent)
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_damaged_row_is_told_and_the_others_are_read(store):
+    path = store.folder / "records.parquet"
+    table = pq.read_table(path)
+    damage = {"record.metrics.test": '{"accuracy": "1"}', "record.spec.seed": "1]", "record.schema": "2"}
+    for name, wrong in damage.items():
+        texts = [wrong, *table[name].to_pylist()[1:]]
+        pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(texts)), path)
+        one, *others = Store("tiny", store.folder.parent).published.records()
+        assert getattr(one, "status", "") == "damaged" if name != "record.spec.seed" else isinstance(one, UserError)
+        assert {record.status for record in others} == {"ok"}
+
+
+def test_records_published_in_one_column_are_read(store):
+    published, path = store.published, store.folder / "records.parquet"
+    records, table = [*published.records()], pq.read_table(path)
+    texts = [json.dumps(record.replace(curve=[], origin=Origin()).to_dict()) for record in records]
+    old = table.drop_columns(columns.names()).append_column("record", pa.array(texts))
+    pq.write_table(old, path)
+    index = json.loads((store.folder / "published.json").read_text())
+    (store.folder / "published.json").write_text(json.dumps(index | {"format": 1}))
+    assert [*Store("tiny", store.folder.parent).published.records()] == records
+    assert len(results("tiny", store.folder.parent)) == 4
 
 
 def test_no_records_and_damaged_files_are_told(store, tmp_path):

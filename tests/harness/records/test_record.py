@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
+from harness.records import columns
 from harness.records.files import to_json
 from harness.records.record import Record
 from harness.records.spec import MatchRule
@@ -34,7 +35,7 @@ def differences(before, after, path=""):
 @pytest.mark.parametrize("suite", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
 def test_published_records_are_written_as_they_were_read(suite):
     for row in pq.read_table(RESULTS / suite / "records.parquet").to_pylist():
-        data = json.loads(row["record"])
+        data = columns.whole(row) | {"curve": []}
         record = Record.from_dict(data)
         assert list(differences(data, record.to_dict())) == []
         assert Record.from_dict(record.to_dict()) == record

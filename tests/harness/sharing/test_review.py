@@ -198,15 +198,16 @@ def test_edited_files_are_refused(honest, records, findings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [('"steps": 6', '"steps": "six"'), ('"seed": 0', '"seed": 0.5'), ('"ranked": ', '"ranked": "\\u001b[31m",  "x": '),
-     ('"gates": {', '"gates": {"x": 1, '), ('"segments": [', '"segments": ' + "[" * 9999 + "[")],
+    ("column", "old", "new"),
+    [("budget.used", '"steps": 6', '"steps": "six"'), ("spec.seed", "0", "0.5"), ("segments", "[", "[" * 9999),
+     ("eligibility", '"ranked": ', '"ranked": "\\u001b[31m",  "x": '), ("spec.role", '"', ""),
+     ("eligibility", '"gates": {', '"gates": {"x": 1, '), ("spec.train", "{", "[{")],
 )  # fmt: skip
-def test_values_of_other_types_are_refused(old, new, honest, records, findings, tmp_path):
-    table = records_table(records)
-    texts = [text.replace(old, new) for text in table["record"].to_pylist()]
-    assert texts != table["record"].to_pylist()
-    edited = table.set_column(table.column_names.index("record"), "record", pa.array(texts))
+def test_values_of_other_types_are_refused(column, old, new, honest, records, findings, tmp_path):
+    table, name = records_table(records), f"record.{column}"
+    texts = [text.replace(old, new) for text in table[name].to_pylist()]
+    assert texts != table[name].to_pylist()
+    edited = table.set_column(table.column_names.index(name), name, pa.array(texts))
     found = findings(rewritten(tmp_path / "edited.zip", honest, records=edited))
     assert found
     assert all(line.startswith("record: ") and line.isprintable() for line in found), found

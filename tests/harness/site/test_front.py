@@ -26,7 +26,7 @@ def expected_cells(suite):
         best = rows[rows.architecture == means.idxmax()].test.to_numpy() * sign
         half = stats.t.ppf(0.975, len(best) - 1) * best.std(ddof=1) / math.sqrt(len(best))
         surely = min(best.min(), best.mean() - half)
-        chance = json.loads(rows.record.iloc[0])["metrics"]["chance"]
+        chance = json.loads(rows["record.metrics.chance"].iloc[0])
         values = [sign * value for label, _, value in lines if label == task] + [sign * chance]
         zero = max((value for value in values if value < surely), default=None)
         if zero is not None:

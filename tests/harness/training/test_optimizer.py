@@ -1,5 +1,6 @@
 """What decays, at which rate each parameter moves, and that none is left out."""
 
+import contextlib
 import copy
 import dataclasses
 import re
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import zoo
-from harness.training.optimizer import adamw, parameter_groups, set_lr
+from harness.training.optimizer import adamw, descend, parameter_groups, set_lr
 from zoo import size as sizing
 from zoo.contract import ROLES, ParamOverride
 from zoo.layers.norms import UnitRMSNorm
@@ -127,3 +128,16 @@ def test_setting_the_rate_keeps_the_ratios():
     assert len(set(peaks)) > 1, "S4D trains A and Δ more slowly"
     set_lr(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25 * peak for peak in peaks]
+
+
+def test_a_step_is_over_on_any_device_when_its_numbers_are_read(monkeypatch):
+    order, model = [], nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: order.append("update"))
+    for name in ("item", "__float__"):  # each waits for what was asked of a GPU before
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, read=read: order.append("read") or read(self))
+    loss = lambda outputs, batch: outputs.square().mean()  # noqa: E731
+    descend(model, [(torch.ones(3, 4), None)], loss, optimizer, autocast=contextlib.nullcontext(), clip=1.0)
+    assert order.index("update") < len(order) - 1
+    assert order[-1] == "read"
