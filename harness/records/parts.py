@@ -60,6 +60,10 @@ def plain(value: Any) -> Any:
     """A value as JSON has it."""
     if value is None or type(value) in (str, int, float, bool):
         return value
+    if type(value) is dict:
+        return {key: plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return [plain(inner) for inner in value]
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
