@@ -8,6 +8,7 @@ from itertools import combinations, permutations
 from harness.board.comparable import grouped
 from harness.board.model import Aggregate, Improvement, RankTest, Scale, Standing, TaskBoard
 from harness.board.times import on_all_tasks, reference_row, time_to_target
+from harness.errors import UserError
 from harness.records.record import Record
 from harness.stats import LEVEL
 from harness.stats import aggregate as stats
@@ -55,8 +56,12 @@ def _track(
         few = f"only {whole[0]} has" if whole else "no architecture has"
         note = f"nothing is said over {', '.join(names)}: {few} a score on every task"
         return Aggregate(track, names, reference, notes=[note])
-    race = time_to_target(tasks, finals, reference, targets)
-    none = [] if race else ["no time to target: the reference is not ranked, or has no score on valid, on any task"]
+    try:
+        race = time_to_target(tasks, finals, reference, targets)
+        why = "the reference is not ranked, or has no score on valid, on any task"
+    except UserError as error:  # published curves that cannot be read
+        race, why = None, str(error)
+    none = [] if race else [f"no time to target: {why}"]
     if len(tasks) == 1:
         return Aggregate(track, names, reference, race=race, notes=none)
     scales = [found for task in tasks if (found := scale(task, reference, known)) is not None]

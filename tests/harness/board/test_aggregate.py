@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from harness import board
 from harness.board import aggregate, formats, ranking, sections
+from harness.errors import UserError
+from harness.records.curves import Curve
 from harness.records.files import to_json
 from harness.records.meters import Meters
 from harness.records.record import CurvePoint, Eligibility, Metrics, Speed
@@ -322,3 +324,17 @@ def test_a_large_board_says_what_it_leaves_out(monkeypatch):
     assert found.rows == whole.rows
     assert not any("depends on who else" in note for task in made.tasks for note in task.notes)
     assert "ref" in text_of(made)
+
+
+def test_curves_that_cannot_be_read_cost_the_times_alone():
+    class Damaged(Curve):
+        def __init__(self):
+            super().__init__(self.fail, "x")
+
+        def fail(self):
+            raise UserError("curves.parquet: cannot be read")
+
+    made = board.make("planted", [record.replace(curve=Damaged()) for record in RECORDS], BASELINES)
+    assert made.across[0].race is None
+    assert made.across[0].rows
+    assert "no time to target: curves.parquet: cannot be read" in made.across[0].notes
