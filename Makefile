@@ -5,6 +5,7 @@
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make statistics  how often rankings err: the tables of docs/statistics.md
 # make site    the documentation, in build/site
+# make gpu     an hour on a GPU: its tests, kernels, speeds and `quick`, into docs/gpu.md
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
 # make CONSTRAINTS=constraints.txt …   with the versions that the tests last passed with
@@ -17,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test test-all check proofs docs site speed statistics format clean
+.PHONY: $(SUITES) test test-all check proofs docs site speed statistics gpu format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@ --ignore-published
@@ -57,6 +58,12 @@ speed: $(VENV)/.dev
 
 statistics: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rankings.py docs/statistics.md
+
+gpu:
+	@nvidia-smi -L > /dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU, and nvidia-smi finds none"; exit 1; }
+	$(MAKE) $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet flash-linear-attention setuptools wheel ninja packaging
+	$(BIN)/python benchmarks/gpu.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -159,12 +159,13 @@ def test_an_equal_kernel_computes(fake, kernel, state):
     assert fake.log == {kernel.op: kernel.form}
 
 
+@pytest.mark.cuda
 @KERNELS
 @STATES
 def test_the_kernel_itself_on_a_gpu(kernel, state):
     """In bfloat16, which all of them have; T is three chunks and a rest."""
-    if not torch.cuda.is_available() or not kernels.installed(kernel.package):
-        pytest.skip(f"needs a CUDA device and {kernel.install}")
+    if not kernels.installed(kernel.package):
+        pytest.skip(f"needs {kernel.package}: {kernel.install}")
     sizes = (16,) if kernel is SCAN else (1 if kernel in linear.KERNELS else 2, 2, 64, 48)
     drawn = kernel.draw(torch.Generator().manual_seed(2), 205, *sizes)
     args = [None if x is None else d for x, d in zip(inputs(kernel, state), drawn, strict=True)]
