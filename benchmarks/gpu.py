@@ -9,6 +9,7 @@ for which there was no time, is taken up again by the next call: each has its mi
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import time
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
 
 from harness.bench import report
+from harness.bench.peers import PEERS
 from harness.board.tables import as_markdown
 from harness.records.provenance import commit
 from harness.version import installed
@@ -29,24 +30,27 @@ from zoo import architectures
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "gpu"
 PACKAGES = ("torch", "triton", "fla-core", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
-ZOOBENCH = f"{sys.executable} -m harness"
-RESULTS = f"--results {OUT}/quick/results"
+PYTHON = shlex.quote(sys.executable)
+ZOOBENCH = f"{PYTHON} -m harness"
+RESULTS = "--results build/gpu/quick/results"
 STEPS = {
     "mamba-ssm": (
         8,
-        f"MAMBA_KEEP_CUDA_BUILD=TRUE {sys.executable} -m pip install --no-build-isolation 'mamba-ssm[causal-conv1d]'",
+        f"MAMBA_KEEP_CUDA_BUILD=TRUE {PYTHON} -m pip install --no-build-isolation 'mamba-ssm[causal-conv1d]'",
     ),
     "doctor": (1, f"{ZOOBENCH} doctor --json"),
-    "kernels": (12, f"{sys.executable} -m zoo.ops.check_official"),
-    "tests": (7, f"{sys.executable} -m pytest -m cuda --all --junitxml {OUT}/tests/tests.xml"),
+    "kernels": (12, f"{PYTHON} -m zoo.ops.check_official"),
+    "tests": (7, f"{PYTHON} -m pytest -m cuda --all"),
     "quick": (
         9,
         f"{ZOOBENCH} run quick {RESULTS} --device cuda --ignore-published --workers {min(8, os.cpu_count() or 1)}; "
-        f"code=$?; {ZOOBENCH} board quick {RESULTS} --out {OUT}/quick/board.md 2> /dev/null; exit $code",
+        f"code=$?; {ZOOBENCH} board quick {RESULTS} --out build/gpu/quick/board.md 2> /dev/null; exit $code",
     ),
 }
 """Minutes and command of each step, but for those of the speed of architectures: of these so many for all, and one."""
 BENCH, MOST = 18, 3
+TOLD = re.compile(r"FAILED|ERROR|\d+ (passed|failed|skipped|error).* in ")
+"""Lines of pytest that go on the page."""
 
 
 def inputs(name: str) -> dict[str, str]:
@@ -88,22 +92,25 @@ def run(name: str, minutes: float, command: str) -> None:
 def bench() -> None:
     """A step for each architecture, as long as there is time."""
     end = time.monotonic() + 60 * BENCH
+    known = {name for peer in PEERS.values() for name in peer.implements}
     for name in architectures.names():
-        options = "--peers --reference none --repeats 1 --seconds 0.5 --lengths 512x16,4096x2"
+        options = "--reference none --repeats 1 --seconds 0.5 --lengths 512x16,4096x2"
+        options += " --peers" if name in known else ""
         if (left := (end - time.monotonic()) / 60) > 0:
-            run(f"bench-{name}", min(MOST, left), f"{ZOOBENCH} bench {name} {options} --out {OUT}/bench-{name}")
+            run(f"bench-{name}", min(MOST, left), f"{ZOOBENCH} bench {name} {options} --out build/gpu/bench-{name}")
 
 
 def page(out: Path) -> str:
     """What stands in docs/gpu.md: whatever steps left in a folder."""
-    stamps = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob("*/step.json"), key=made)}
+    files = sorted(out.glob("*/step.json"), key=os.path.getmtime)
+    stamps = {path.parent.name: json.loads(path.read_text()) for path in files}
     known = {"commit": commit(), **list(stamps.values())[-1]["inputs"]}
     if "doctor" in stamps and not stamps["doctor"]["code"]:
         found = json.loads(read(out / "doctor" / "out"))
         known |= {f"TFLOP/s, {kind}": f"{found[f'matmul_flops_{kind}'] / 1e12:.1f}" for kind in ("fp32", "bf16")}
     reached = sum(name.startswith("bench-") for name in stamps)
     steps = [[name, ended(out / name, at["code"]), f"{at['seconds'] / 60:.1f}"] for name, at in stamps.items()]
-    rows = [json.loads(line) for line in read(out / "kernels" / "out").splitlines() if line.startswith("{")]
+    rows = [json.loads(line) for line in read(out / "kernels" / "out").splitlines() if re.match("{.*}$", line)]
     speeds = [row for path in sorted(out.glob("*/bench.json")) for row in json.loads(path.read_text())]
     parts = [
         "# On a GPU\n\nWritten by `make gpu` (benchmarks/gpu.py), of one machine.",
@@ -115,16 +122,11 @@ def page(out: Path) -> str:
         "Relative errors of output, final state and the worst gradient, beside float64.",
         table(["op", "kernel", "dtype", "output", "state", "gradients", ""], list(map(kernel, rows))),
         "## Tests that need a GPU",
-        tests(out / "tests" / "tests.xml"),
-        "## Speed",
-        *(demoted(as_markdown(section)) for section in report.sections(speeds)),
-        demoted(read(out / "quick" / "board.md")),
+        "\n".join([f"- {line}" for line in read(out / "tests" / "out").splitlines() if TOLD.match(line)]),
+        *map(as_markdown, report.sections(speeds)),
+        re.sub("^#", "##", read(out / "quick" / "board.md"), flags=re.M),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def made(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def read(file: Path) -> str:
@@ -135,11 +137,6 @@ def table(titles: list[str], rows: list[Any]) -> str:
     """A table in Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def demoted(markdown: str) -> str:
-    """With headings one level lower."""
-    return re.sub("^#", "##", markdown, flags=re.M)
 
 
 def ended(folder: Path, code: int) -> str:
@@ -156,18 +153,6 @@ def kernel(row: dict[str, Any]) -> list[str]:
     verdict = row.get("reason") or ("equal" if max(errors.values()) <= row["limit"] else "**not equal**")
     cells = [f"{errors[part]:.1e}" if part in errors else "" for part in ("output", "state", "gradients")]
     return [row["op"], row["form"], row["dtype"], *cells, verdict]
-
-
-def tests(file: Path) -> str:
-    """How many tests passed, failed and were skipped, and which failed."""
-    if not file.exists():
-        return "They did not end."
-    cases = list(ElementTree.parse(file).iter("testcase"))
-    skipped = [case for case in cases if case.find("skipped") is not None]
-    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    names = [f"- `{case.get('classname')}::{case.get('name')}`" for case in failed]
-    counts = f"{len(cases) - len(skipped) - len(failed)} passed, {len(failed)} failed, {len(skipped)} were skipped."
-    return "\n\n".join(filter(None, [counts, "\n".join(names)]))
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-TESTS = """<testsuites><testsuite><testcase classname="a" name="good"/><testcase classname="a" name="bad"><failure/>
-</testcase><testcase classname="a" name="absent"><skipped/></testcase></testsuite></testsuites>"""
 ROW = {"op": "dplr", "form": "fla dplr", "dtype": "float32", "limit": 1e-4}
 
 
@@ -49,7 +47,7 @@ def test_a_step_is_done_once_and_a_page_says_how_all_ended(gpu, tmp_path, monkey
     gpu.run("kernels", 1, f"cat {tmp_path}/calls/kernels.json")
     (tmp_path / "kernels" / "out").write_text("\n".join(["noise", *lines]))
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "tests.xml").write_text(TESTS)
+    (tmp_path / "tests" / "out").write_text("...F\nFAILED a::bad - why\n1 failed, 3 passed in 2.00s\n")
     text = gpu.page(tmp_path)
     assert "| GPU | a card |" in text
     assert [line.rpartition("| ")[0] for line in text.splitlines() if "0.0 |" in line] == [
@@ -59,7 +57,7 @@ def test_a_step_is_done_once_and_a_page_says_how_all_ended(gpu, tmp_path, monkey
     assert text.count("| equal |") == 1
     assert text.count("| **not equal** |") == 2
     assert text.count("| its process ended by SIGSEGV |") == 1
-    assert "1 passed, 1 failed, 1 were skipped.\n\n- `a::bad`" in text
+    assert "- FAILED a::bad - why\n- 1 failed, 3 passed in 2.00s\n" in text
     monkeypatch.setattr(gpu, "inputs", lambda name: {"GPU": "another card"})
     assert gpu.last("good") is None
     assert not (tmp_path / "good").exists()

@@ -252,9 +252,9 @@ PEERS = {
     ),
 }
 _FLA = {
-    **{"gla": "GLA", "retnet": "RetNet", "delta_net": "DeltaNet", "gated_delta_net": "GatedDeltaNet"},
-    **{"rwkv6": "RWKV6", "rwkv7": "RWKV7"},
-}
+    "gla": "GLA", "retnet": "RetNet", "delta_net": "DeltaNet", "gated_delta_net": "GatedDeltaNet", "rwkv6": "RWKV6",
+    "rwkv7": "RWKV7",
+}  # fmt: skip
 PEERS |= {
     f"fla {kind}": Peer("flash-linear-attention", (name,), partial(_fla, kind=kind), has_hidden=True, gpu=True)
     for name, kind in _FLA.items()

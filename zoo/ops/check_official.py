@@ -13,24 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from zoo import cache
 from zoo.ops import forms, official
 
 SECONDS = 900.0
 """How long a comparison may take: at first, Triton compiles and tunes for minutes."""
-FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-"""What a process does to itself; by other signals somebody else ends it, as the kernel for want of memory."""
-PASSING = ("out of memory", "unavailable")
-"""Words of what is not the kernel's fault: a GPU that is full, or that admits one process only."""
+PASSING = ("out of memory", "unavailable", "ImportError", "ModuleNotFound", "exit code", "SIGKILL", "SIGTERM", "SIGINT")
+"""Words of reasons that another time may not have, and that are not kept: as that a GPU is full, or another's."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,66 +50,41 @@ def compare(
     gpu = torch.cuda.get_device_name(device) if kind == "cuda" else kind
     versions = [f"{name} {version(name)}" for name in packages_distributions().get(kernel.package, [])]
     key = blake2b(json.dumps([case, gpu, *sorted({*versions})]).encode(), digest_size=10).hexdigest()
-    name = f"official/{key}.json"
-    with _alone(name), cache.kept(name) as known:
-        if not known.keys() & {"errors", "reason"}:
-            found = _in_own_process(case | {"device": str(device)})
-            if found.pop("passing", False):
-                return found
+    with cache.kept(f"official/{key}.json") as known:
+        if known.keys() & {"errors", "reason"}:
+            return known
+        found = _in_own_process(case | {"device": str(device)})
+        if not any(word in found.get("reason", "") for word in PASSING):
             known.update(found)
-        return known
+        return found
 
 
 def _name(dtype: torch.dtype | None) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Have processes that ask the same wait for the first of them; where nothing can be written, none waits."""
-    with ExitStack() as stack:
-        with suppress(OSError, RuntimeError):
-            path = (cache.home() / f"{name}.lock").expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            while not lock.is_locked:
-                with suppress(Timeout):
-                    stack.enter_context(lock.acquire(timeout=5))
-                    break
-                _wait()
-        yield
-
-
-def _wait() -> None:
-    """Say that this process lives, and waits."""
-    for call in forms.on_compile:
-        call()
-
-
 def _in_own_process(case: dict[str, Any]) -> dict[str, Any]:
-    """What a new Python, which has loaded no CUDA yet, finds; `passing` is what another time may find otherwise."""
+    """What a new Python finds, which has loaded no CUDA yet. Meanwhile it is said that this one lives, and waits."""
     command = [sys.executable, "-m", "zoo.ops.check_official", json.dumps(case)]
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     end = time.monotonic() + SECONDS
-    try:
-        child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, **pipes)
-    except OSError as error:
-        return {"reason": f"no process could be started for its check: {error}", "passing": True}
-    with child, ExitStack() as stack:
-        stack.callback(child.kill)
-        while child.returncode is None and time.monotonic() < end:
-            with suppress(subprocess.TimeoutExpired):
-                output, said = child.communicate(timeout=5)
-            _wait()
-    if time.monotonic() > end:
-        return {"reason": f"it took more than {SECONDS:.0f} s"}
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, **pipes) as child:
+        try:
+            while child.returncode is None:
+                if time.monotonic() > end:
+                    return {"reason": f"it took more than {SECONDS:.0f} s"}
+                with suppress(subprocess.TimeoutExpired):
+                    output, said = child.communicate(timeout=5)
+                for call in forms.on_compile:
+                    call()
+        finally:
+            child.kill()
     with suppress(IndexError, ValueError):
         return dict(json.loads(output.splitlines()[-1]))
     code = child.returncode
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    reason = f"its process ended {how}: {said.decode(errors='replace').strip()[-200:]}".rstrip(": ")
-    return {"reason": reason, "passing": -code not in FAULTS}
+    return {"reason": f"its process ended {how}: {said.decode(errors='replace').strip()[-200:]}".rstrip(": ")}
 
 
 def _answer(case: dict[str, Any]) -> dict[str, Any]:
@@ -126,8 +98,7 @@ def _answer(case: dict[str, Any]) -> dict[str, Any]:
         with torch.autocast(device.type, dtype=lowered, enabled=case["autocast"] is not None):
             return {"errors": official.errors(kernel, tuple(case["sizes"]), dtypes, device)}
     except Exception as error:  # whatever a kernel of another package may raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        return {"reason": reason, "passing": isinstance(error, ImportError) or any(map(reason.count, PASSING))}
+        return {"reason": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
 
 
 def rows() -> Iterator[dict[str, Any]]:
