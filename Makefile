@@ -4,6 +4,7 @@
 # make zoo     every architecture once, ~25 minutes make proofs  the oracle tests, and docs/zoo.md from what they measure
 # make speed   what docs/speed.md shows            make docs    the pages of architectures and tasks
 # make statistics  how often rankings err: the tables of docs/statistics.md
+# make scale   a leaderboard on clusters that fail: the table of docs/scale.md
 # make site    the documentation, in build/site
 # make gpu     an hour on a GPU: its tests, kernels, speeds and `quick`, into docs/gpu.md
 # make questions  six architectures, asked lm-evaluation-harness
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test test-all check proofs docs site speed statistics gpu format clean
+.PHONY: $(SUITES) test test-all check proofs docs site speed statistics scale gpu format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@ --ignore-published
@@ -64,6 +65,9 @@ gpu:
 	$(MAKE) $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet flash-linear-attention setuptools wheel ninja packaging
 	$(BIN)/python benchmarks/gpu.py
+
+scale: $(VENV)/.data
+	$(BIN)/python benchmarks/cluster_queue.py docs/scale.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -363,7 +363,8 @@ def chunk_simple_gla(q, k, v, g, initial_state, scale, output_final_state):
 @pytest.mark.parametrize("fault", ["crash", "none"])
 def test_a_check_in_its_own_process_outlives_a_crash_and_is_made_once(tmp_path, monkeypatch, fault):
     (folder := tmp_path / "fla" / "ops").mkdir(parents=True)
-    (folder / "simple_gla.py").write_text(PACKAGE)
+    for file, text in {"../__init__.py": "", "__init__.py": "", "simple_gla.py": PACKAGE}.items():
+        (folder / file).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     for name, value in {"ZOOBENCH_CACHE": tmp_path / "cache", "CALLS": tmp_path / "calls", "FAULT": fault}.items():
         monkeypatch.setenv(name, str(value))
