@@ -6,6 +6,7 @@
 # make statistics  how often rankings err: the tables of docs/statistics.md
 # make scale   a leaderboard on clusters that fail: the table of docs/scale.md
 # make site    the documentation, in build/site
+# make gpu     an hour on a GPU: its tests, kernels, speeds and `quick`, into docs/gpu.md
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
 # make CONSTRAINTS=constraints.txt …   with the versions that the tests last passed with
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
 SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
 
-.PHONY: $(SUITES) test test-all check proofs docs site speed statistics scale format clean
+.PHONY: $(SUITES) test test-all check proofs docs site speed statistics scale gpu format clean
 
 $(SUITES): $(VENV)/.data
 	$(BIN)/zoobench run $@ --ignore-published
@@ -58,6 +59,12 @@ speed: $(VENV)/.dev
 
 statistics: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rankings.py docs/statistics.md
+
+gpu:
+	@nvidia-smi -L > /dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU, and nvidia-smi finds none"; exit 1; }
+	$(MAKE) $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet flash-linear-attention setuptools wheel ninja packaging
+	$(BIN)/python benchmarks/gpu.py
 
 scale: $(VENV)/.data
 	$(BIN)/python benchmarks/cluster_queue.py docs/scale.md

@@ -1,7 +1,7 @@
-"""What building models tells, kept from one command to the next in the user's cache.
+"""What building models and trying kernels tells, kept from one command to the next in the user's cache.
 
-It is one file, which holds for one state of the sources and one version of torch; a damaged file counts as none, and
-where nothing can be written, nothing is kept. It loads no torch.
+A file holds for one state of the sources and one version of torch; a damaged one counts as none, and where nothing can
+be written, nothing is kept. It loads no torch.
 """
 
 import json
@@ -18,9 +18,9 @@ from zoo import files
 
 
 @contextmanager
-def kept() -> Iterator[dict[str, Any]]:
-    """What earlier commands kept, by key, as JSON; what is added to it is there for later ones."""
-    path, sources = _path(), _sources()
+def kept(name: str = "models.json") -> Iterator[dict[str, Any]]:
+    """What earlier commands kept in the file `name`, by key; what is added to it is there for later ones."""
+    path, sources = home() / name, _sources()
     known = _read(path, sources)
     before = len(known)
     try:
@@ -33,10 +33,6 @@ def kept() -> Iterator[dict[str, Any]]:
 def home() -> Path:
     """The user's folder of what can be made again."""
     return Path(os.environ.get("ZOOBENCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "zoobench"))
-
-
-def _path() -> Path:
-    return home() / "models.json"
 
 
 @cache

@@ -1,18 +1,21 @@
 """Other people's implementations on PyPI (extra `oracles`), each as a module from Batch to logits.
 
-A peer runs as its package has it, in fp32, at our width, depth and heads. Where its feed-forward layer has a free
-width, that is chosen so that both models have the same number of parameters.
+A peer runs as its package has it, in fp32, at our width, depth and heads; those that are made for GPUs run on these
+alone, in our precision. Where its feed-forward layer has a free width, that is chosen so that both models have the
+same number of parameters.
 """
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness import machine
 from harness.bench.subject import CLASSES, VOCAB, Subject
 from harness.version import installed
 from zoo.types import Batch, Role
@@ -36,6 +39,8 @@ class Peer:
     """Whether `Subject.hidden` changes it."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options with which ours is the same model."""
+    gpu: bool = False
+    """Whether it is made for GPUs."""
 
     @property
     def installed(self) -> str | None:
@@ -97,6 +102,31 @@ def _mamba2(s: Subject) -> nn.Module:
 def _rwkv4(s: Subject) -> nn.Module:
     sizes = {"attention_hidden_size": s.width, "intermediate_size": s.hidden or 4 * s.width}
     return _transformers(s, "Rwkv", context_length=s.length, **sizes)
+
+
+def _fla(s: Subject, kind: str) -> nn.Module:
+    """A causal language model of flash-linear-attention."""
+    from fla import models
+
+    sizes: dict[str, dict[str, Any]] = {
+        "GatedDeltaNet": {"num_heads": HEADS, "head_dim": 3 * s.width // (4 * HEADS)},
+        "RWKV6": {"num_heads": s.width // 32, "expand_k": 1.0},
+        "RWKV7": {"head_dim": 32},
+    }
+    hidden = {"intermediate_size": s.hidden or 4 * s.width}
+    config = getattr(models, f"{kind}Config")(**_config(s), **hidden, **sizes.get(kind, {"num_heads": HEADS}))
+    model = getattr(models, f"{kind}ForCausalLM")(config)
+    return _Model(model, lambda model, tokens: model(input_ids=tokens, use_cache=False).logits)
+
+
+def _mamba_ssm(s: Subject, layer: str) -> nn.Module:
+    from mamba_ssm.models.config_mamba import MambaConfig
+    from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
+
+    # Mamba-2 asks for causal-conv1d unless it is told to do without
+    options = {"use_mem_eff_path": find_spec("causal_conv1d") is not None} if layer == "Mamba2" else {}
+    config = MambaConfig(s.width, 0, s.layers, VOCAB, ssm_cfg={"layer": layer} | options, tie_embeddings=False)
+    return _Model(MambaLMHeadModel(config), lambda model, tokens: model(tokens).logits)
 
 
 def _sizes(s: Subject) -> dict[str, int]:
@@ -216,12 +246,26 @@ PEERS = {
     "xlstm, sLSTM": Peer("xlstm", ("slstm",), partial(_xlstm, scalar=True)),
     "torch LSTM": Peer("torch", ("lstm",), partial(_torch_rnn, nn.LSTM)),
     "torch GRU": Peer("torch", ("gru",), partial(_torch_rnn, nn.GRU)),
+    "mamba-ssm Mamba": Peer("mamba-ssm", ("mamba",), partial(_mamba_ssm, layer="Mamba1"), gpu=True),
+    "mamba-ssm Mamba-2": Peer(
+        "mamba-ssm", ("mamba2",), partial(_mamba_ssm, layer="Mamba2"), options={"headdim": 64}, gpu=True
+    ),
+}
+_FLA = {
+    "gla": "GLA", "retnet": "RetNet", "delta_net": "DeltaNet", "gated_delta_net": "GatedDeltaNet", "rwkv6": "RWKV6",
+    "rwkv7": "RWKV7",
+}  # fmt: skip
+PEERS |= {
+    f"fla {kind}": Peer("flash-linear-attention", (name,), partial(_fla, kind=kind), has_hidden=True, gpu=True)
+    for name, kind in _FLA.items()
 }
 
 
 def peers_of(name: str, role: Role) -> dict[str, Peer]:
-    """The peers of an architecture in a role, by name."""
-    return {peer: about for peer, about in PEERS.items() if name in about.implements and about.role == role}
+    """The peers of an architecture in a role on this device, by name."""
+    here = machine.pick().type == "cuda"
+    found = {peer: about for peer, about in PEERS.items() if name in about.implements and about.role == role}
+    return {peer: about for peer, about in found.items() if here or not about.gpu}
 
 
 def match(subject: Subject) -> Subject:

@@ -72,7 +72,8 @@ def sections(rows: list[Row]) -> list[Section]:
         setting = f"{one['hardware']}, {one['threads']} thread(s), {one['precision']}, width {one['width']}"
         found.append(Section(rows, setting, "", columns, lines(columns, good)))
     if peers:
-        title = "Other implementations, in fp32, measured in turn"
+        precisions = " or ".join(sorted({peer["peer_precision"] for peer in peers}, reverse=True))
+        title = f"Other implementations, in {precisions}, measured in turn"
         found.append(Section(peers, title, "", PEERS, lines(PEERS, peers)))
     if texts := notes(rows):
         found.append(Section(rows, "Notes", notes=list(map(Note, texts))))

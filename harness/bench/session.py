@@ -111,9 +111,11 @@ def _start_peers(ours: Worker, start: Start, report: Report) -> tuple[list[Worke
     for name, peer in peers_of(ours.subject.name, ours.subject.role).items():
         report(f"building {name}")
         if peer.installed is None:
-            problems[name] = f"{peer.package} is not installed; pip install 'zoobench[oracles]'"
+            how = "docs/speed.md says how" if peer.gpu else "pip install 'zoobench[oracles]'"
+            problems[name] = f"{peer.package} is not installed; {how}"
             continue
-        theirs = {"peer": name, "precision": "fp32", "options": {}, "params": ours.facts["params"]}
+        precision = ours.subject.precision if peer.gpu else "fp32"
+        theirs = {"peer": name, "precision": precision, "options": {}, "params": ours.facts["params"]}
         try:
             workers.append(start(dataclasses.replace(ours.subject, **theirs)))
         except MeasurementFailed as error:

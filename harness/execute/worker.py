@@ -14,6 +14,7 @@ import torch
 
 from harness.errors import UserError, no_memory
 from harness.isolation import lease
+from harness.isolation.beat import beat
 from harness.isolation.supervisor import Report
 from harness.plan.sizes import resolve_size
 from harness.records.files import finite
@@ -106,7 +107,7 @@ class Job:
 
         signal.signal(signal.SIGTERM, stop)
         torch.set_num_threads(self.threads)
-        forms.on_compile.append(lambda: report({"event": "compiling"}))
+        forms.on_compile += [beat, lambda: report({"event": "compiling"})]
         gc.freeze()  # what was loaded so far stays: no collection has to walk it
         try:
             with lease.hold(self.folder):

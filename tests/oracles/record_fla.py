@@ -13,7 +13,6 @@ cotangent, grad.input and grad.<official name> of sum(output · cotangent), and 
 
 import inspect
 import json
-import os
 import platform
 import sys
 import warnings
@@ -21,11 +20,9 @@ import zlib
 from importlib import metadata
 from pathlib import Path
 
-os.environ["TRITON_INTERPRET"] = "1"  # asked at the first import
-
+from interpreted import prepare  # isort: skip  (it must be imported before fla is)
 import torch
 from safetensors.torch import save_file
-from triton.runtime.autotuner import Autotuner
 from triton.runtime.interpreter import GridExecutor
 
 warnings.simplefilter("ignore")
@@ -39,18 +36,6 @@ B = 2
 
 ran: set[str] = set()
 """The kernels that ran."""
-
-
-class Step(int):
-    """A step of a loop in a kernel: compiled it is a tensor, interpreted an int, which has no `to`."""
-
-    def to(self, *_):
-        return self
-
-
-def first_configuration(self, *arguments, **options):
-    """Instead of `Autotuner.run`, which measures all of them on a GPU."""
-    return self.fn.run(*arguments, **options, **self.configs[0].all_kwargs())
 
 
 def noted(execute):
@@ -69,16 +54,10 @@ def rwkv7_step_by_step(r, w, k, v, a, b, scale, output_final_state, **_):
 
 
 def prepare_fla():
-    """What is measured on a GPU, or asked of compiled loops, must do without.
-
-    In place of chunk_rwkv7, which inverts matrices in float16, runs fla's own reference.
-    """
+    """In place of chunk_rwkv7, which inverts matrices in float16, runs fla's own reference."""
     rwkv7.chunk_rwkv7 = rwkv7_step_by_step
-    Autotuner.run = first_configuration
     GridExecutor.__call__ = noted(GridExecutor.__call__)
-    for name, module in list(sys.modules.items()):
-        if name.startswith("fla.ops."):
-            module.range = lambda *limits: map(Step, range(*limits))
+    prepare()
 
 
 def randomise(layer):

@@ -176,7 +176,8 @@ failures: list[Exception] = []
 """Why this process uses no compiled loops; empty where it may."""
 
 on_compile: list[Callable[[], None]] = []
-"""Called before a loop is compiled that is not on disk, which takes seconds: for a display."""
+"""Called before a loop is compiled that is not on disk, which takes seconds, and while an official kernel is checked,
+which takes minutes: for a display, and for a supervisor."""
 
 
 def _turn_off(error: Exception) -> None:

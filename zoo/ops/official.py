@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Official:
 
     `draw(random, T, *sizes)` makes all of these arguments in float64, for two rows of T steps: those that are not
     given, it is checked without. It is checked at several `lengths` where it takes other paths for longer rows.
+    `sizes` are usual ones; the arguments in the places `unused` it never takes.
     """
 
     op: str
@@ -46,6 +48,8 @@ class Official:
     run: Callable[..., tuple[Tensor, Tensor]]
     naive: Callable[..., tuple[Tensor, Tensor]]
     draw: Callable[..., list[Tensor]]
+    sizes: tuple[int, ...]
+    unused: tuple[int, ...] = ()
     dtypes: tuple[torch.dtype, ...] = DTYPES
     lengths: tuple[int, ...] = (72,)
 
@@ -54,10 +58,11 @@ def compute(kernel: Official, dtype: torch.dtype, sizes: tuple[int, ...], *input
     """Output and state as `kernel` computes them; None, where our own form has to, unless the inputs are all on one
     GPU, its package is installed, and it equals the naive form.
 
-    Equality is checked at first use for each of `dtype` (what its matrix products run in), `sizes` (of features, for
-    `draw`), dtypes of inputs and which of them are given. A kernel that cannot be checked or is not equal stands in
-    `refused`, with a warning. None is used under `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be deterministic
-    (some add up gradients in any order), nor while FLOPs are counted, of which torch's counter would not see its own.
+    Equality is checked for each of `dtype` (what its matrix products run in), `sizes` (of features, for `draw`), dtypes
+    of inputs and which of them are given: once on a machine, in a process of its own (see `check_official`). A kernel
+    that cannot be checked or is not equal stands in `refused`, with a warning. None is used under
+    `ZOOBENCH_OFFICIAL=0`, nor where torch is told to be deterministic (some add up gradients in any order), nor while
+    FLOPs are counted, of which torch's counter would not see its own.
     """
     given = [x for x in inputs if x is not None]
     if not all(on_gpu(x) for x in given) or dtype not in kernel.dtypes or not installed(kernel.package):
@@ -102,22 +107,32 @@ def _equals_naive(
     device: torch.device,
     limit: float,
 ) -> bool:
-    try:
-        error = max(_compare(kernel, sizes, dtypes, device, T) for T in kernel.lengths)
-        reason = f"a relative error of {error:.1g} beside the naive form, more than {limit:.1g}"
-    except Exception as raised:  # whatever a kernel of another package may raise
-        error, reason = float("inf"), f"{type(raised).__name__}: {raised}"
+    from zoo.ops import check_official
+
+    found = check_official.compare(kernel, sizes, dtypes, device)
+    error = max(found.get("errors", {}).values(), default=float("inf"))
     if error > limit:
+        reason = found.get("reason") or f"a relative error of {error:.1g} beside the naive form, more than {limit:.1g}"
         name = f"{kernel.op} by {kernel.form} ({str(dtype).removeprefix('torch.')}, sizes {sizes})"
         refused[name] = reason
         warnings.warn(f"not used: {name}: {reason}. zoobench's own form runs instead.", stacklevel=5)
     return error <= limit
 
 
-def _compare(
+def errors(
+    kernel: Official, sizes: tuple[int, ...], dtypes: tuple[torch.dtype | None, ...], device: torch.device
+) -> dict[str, float]:
+    """‖official − naive‖ / ‖naive‖ of `output`, `state` and (the largest of) `gradients`, at the worst of its lengths.
+
+    The naive form runs in float64, on the CPU.
+    """
+    found = [_errors(kernel, sizes, dtypes, device, T) for T in kernel.lengths]
+    return {part: max(at[part] for at in found) for part in found[0]}
+
+
+def _errors(
     kernel: Official, sizes: tuple[int, ...], dtypes: tuple[torch.dtype | None, ...], device: torch.device, T: int
-) -> float:
-    """‖official − naive‖ / ‖naive‖, the largest among output, state and gradients. The naive form runs in float64."""
+) -> dict[str, float]:
     with torch.inference_mode(False), torch.enable_grad():
         random = torch.Generator().manual_seed(0)
         drawn = kernel.draw(random, T, *sizes)
@@ -128,25 +143,31 @@ def _compare(
         weights = [torch.randn(x.shape, generator=random, dtype=x.dtype) for x in want]
         for results in (want, got):
             torch.autograd.backward(results, [w.to(y) for w, y in zip(weights, results, strict=True)])
-    pairs = list(zip(got, want, strict=True))
-    for x, y in zip(given, exact, strict=True):
-        if x is not None and y is not None:
-            if x.grad is None or y.grad is None:
-                raise ValueError("an input got no gradient")
-            pairs.append((x.grad, y.grad))
-    errors = [float((x.detach().cpu().double() - y.detach()).norm() / y.detach().norm()) for x, y in pairs]
-    return max(float("inf") if e != e else e for e in errors)
+    if any(x is not None and x.grad is None for x in (*given, *exact)):
+        raise ValueError("an input got no gradient")
+    gradients = [(x.grad, y.grad) for x, y in zip(given, exact, strict=True) if x is not None and y is not None]
+    output, state = (_error(x, y) for x, y in zip(got, want, strict=True))
+    return {"output": output, "state": state, "gradients": max(_error(x, y) for x, y in gradients)}
+
+
+def _error(x: Any, y: Any) -> float:
+    error = float((x.detach().cpu().double() - y.detach()).norm() / y.detach().norm())
+    return float("inf") if error != error else error
+
+
+def kernels() -> list[Official]:
+    """All official kernels."""
+    return [kernel for op in OPS for kernel in import_module(f"zoo.ops.{op}.official").KERNELS]
 
 
 def report() -> list[tuple[str, str, str]]:
     """Optional code for (op, form, what becomes of it here), for `zoobench doctor`."""
-    kernels = [kernel for op in OPS for kernel in import_module(f"zoo.ops.{op}.official").KERNELS]
-    rows = [(kernel.op, kernel.form, _status(kernel)) for kernel in kernels]
+    rows = [(kernel.op, kernel.form, status(kernel)) for kernel in kernels()]
     rows.append(("attention", "torch scaled_dot_product_attention", "part of torch"))
     if not forms.available():
         off = str(forms.failures[0]) if forms.failures else "turned off by ZOOBENCH_COMPILED=0"
-        status = off if installed("numba") else "not installed; pip install numba"
-        return [*rows, ("recurrences", "loops compiled by numba", status)]
+        loops = off if installed("numba") else "not installed; pip install numba"
+        return [*rows, ("recurrences", "loops compiled by numba", loops)]
     dtypes = ("bf16", torch.bfloat16), ("fp32", torch.float32)
     backends = [(name, forms.matmul_backend(dtype)) for name, dtype in dtypes]
     products = ", ".join(f"{name} on {backend}" for name, backend in backends if backend)
@@ -154,11 +175,12 @@ def report() -> list[tuple[str, str, str]]:
     return [*rows, ("attention, recurrences", "products in such loops", products or "this CPU has no fast ones")]
 
 
-def _status(kernel: Official) -> str:
+def status(kernel: Official) -> str:
+    """What becomes of a kernel here, in words."""
     if not torch.cuda.is_available():
         return "no GPU"
     if not installed(kernel.package):
-        return f"not installed; pip install {kernel.install}"
+        return f"not installed; {kernel.install}"
     if os.environ.get("ZOOBENCH_OFFICIAL", "1") == "0":
         return "turned off by ZOOBENCH_OFFICIAL=0"
     reasons = [reason for name, reason in refused.items() if name.startswith(f"{kernel.op} by {kernel.form} ")]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import bench
 from harness.bench import peers, report, session
@@ -115,7 +116,9 @@ def test_the_spread_is_half_the_range_of_turns_over_their_median():
     assert session._spread([[0.2 * drift] * 3 for drift in (1.0, 2.9, 8.1)]) == pytest.approx((8.1 - 1) / 2 / 2.9)
 
 
-@pytest.mark.parametrize("peer", peers.PEERS)
+@pytest.mark.parametrize(
+    "peer", [pytest.param(name, marks=pytest.mark.cuda if peer.gpu else ()) for name, peer in peers.PEERS.items()]
+)
 def test_a_peer_has_as_many_parameters_and_gives_logits(peer):
     about = peers.PEERS[peer]
     for name in about.implements:
@@ -123,12 +126,14 @@ def test_a_peer_has_as_many_parameters_and_gives_logits(peer):
         if about.installed is None:
             pytest.skip(f"{about.package} is not installed")
         ours = Subject(name, 128, 2, "fp32", role=about.role, width=128, options=about.options)
+        device, dtype = ("cuda", torch.bfloat16) if about.gpu else ("cpu", torch.float32)
         params = sum(p.numel() for p in ours.build("cpu").parameters())
         theirs = peers.match(Subject(name, 128, 2, "fp32", role=about.role, width=128, peer=peer, params=params))
-        model = theirs.build("cpu")
+        model = theirs.build(device)
         assert sum(p.numel() for p in model.parameters()) == pytest.approx(params, rel=peers.TOLERANCE)
-        batch = ours.example()
-        assert model(batch).shape == (*batch.targets.shape, 256)
+        batch = ours.example().tensors(torch.device(device))
+        with torch.autocast(device, dtype, enabled=about.gpu):
+            assert model(batch).shape == (*batch.targets.shape, 256)
 
 
 def test_beside_a_peer(rows_of):

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from zoo.ops import flops
+from zoo.ops import check_official, flops
 from zoo.ops import official as kernels
 from zoo.ops.delta_rule import delta_rule, delta_rule_naive, dplr, dplr_naive
 from zoo.ops.delta_rule import official as delta
@@ -80,7 +80,8 @@ MODULES = ["linear_attn", "simple_gla", "gla", "rwkv6", "delta_rule", "gated_del
 
 @pytest.fixture
 def fake(monkeypatch):
-    """fla and mamba_ssm are installed, the CPU is a GPU, and nothing has been checked yet."""
+    """fla and mamba_ssm are installed, the CPU is a GPU, and nothing has been checked yet: by this process, in which
+    the fakes are."""
     it = Fake()
     packages = {f"fla.ops.{module}": {name: it.fla(name)} for module, name in zip(MODULES, FLA, strict=True)}
     packages["mamba_ssm.ops.selective_scan_interface"] = {"selective_scan_fn": it.selective_scan_fn}
@@ -90,10 +91,18 @@ def fake(monkeypatch):
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(scan, "KERNEL", dataclasses.replace(SCAN, lengths=(72,)))  # the naive form takes its time
     monkeypatch.setattr(kernels, "refused", {})
+    monkeypatch.setattr(check_official, "compare", compare_here)
     kernels._equals_naive.cache_clear()
     with record_kernels() as it.log:
         yield it
     kernels._equals_naive.cache_clear()
+
+
+def compare_here(*case):
+    try:
+        return {"errors": kernels.errors(*case)}
+    except Exception as error:
+        return {"reason": f"{type(error).__name__}: {error}"}
 
 
 def inputs(kernel, state):
@@ -103,10 +112,8 @@ def inputs(kernel, state):
         return [x.float() for x in kernel.draw(random, T, N)]
     G = 1 if kernel in linear.KERNELS else H  # one head of q and k for two of v
     drawn = [x.float() for x in kernel.draw(random, T, G, H, K, V)]
-    if kernel in linear.KERNELS and kernel is not linear.BONUS:
-        drawn[-1] = None
-    if kernel in (linear.PLAIN, delta.PLAIN):
-        drawn[-2 if kernel is delta.PLAIN else 3] = None
+    for place in kernel.unused:
+        drawn[place] = None
     if not state:
         drawn[4 if kernel in linear.KERNELS else -1] = None
     return drawn
@@ -152,12 +159,13 @@ def test_an_equal_kernel_computes(fake, kernel, state):
     assert fake.log == {kernel.op: kernel.form}
 
 
+@pytest.mark.cuda
 @KERNELS
 @STATES
 def test_the_kernel_itself_on_a_gpu(kernel, state):
     """In bfloat16, which all of them have; T is three chunks and a rest."""
-    if not torch.cuda.is_available() or not kernels.installed(kernel.package):
-        pytest.skip(f"needs a CUDA device and {kernel.install}")
+    if not kernels.installed(kernel.package):
+        pytest.skip(f"needs {kernel.package}: {kernel.install}")
     sizes = (16,) if kernel is SCAN else (1 if kernel in linear.KERNELS else 2, 2, 64, 48)
     drawn = kernel.draw(torch.Generator().manual_seed(2), 205, *sizes)
     args = [None if x is None else d for x, d in zip(inputs(kernel, state), drawn, strict=True)]
@@ -313,7 +321,7 @@ def test_report(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "installed", lambda package: package != "mamba_ssm")
     rows = {form: status for _, form, status in kernels.report()}
-    assert rows["mamba_ssm selective_scan_fn"] == "not installed; pip install --no-build-isolation mamba-ssm"
+    assert rows["mamba_ssm selective_scan_fn"] == f"not installed; {SCAN.install}"
     assert rows["fla chunk_gla"] == "used on CUDA where equal"
     assert rows["fla chunk_dplr_delta_rule"] == "refused: a reason"
 
@@ -336,3 +344,49 @@ def test_the_op_asks_for_the_kernel_and_runs_its_own_form_where_that_is_refused(
     assert kernel.form not in fake.log[kernel.op]
     for x, y in zip(by_kernel, own, strict=True):
         assert (x - y).norm() < 2e-2 * y.norm()
+
+
+PACKAGE = """
+import ctypes, os, torch
+from zoo.ops.linear_attention import recurrent
+
+def chunk_simple_gla(q, k, v, g, initial_state, scale, output_final_state):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(f"{q.dtype}\\n")
+    if os.environ["FAULT"] == "crash":
+        ctypes.string_at(0)
+    o, S = recurrent(*(x.transpose(1, 2) for x in (q, k, v, g)), initial_state)
+    return o.transpose(1, 2), S
+"""
+
+
+@pytest.mark.parametrize("fault", ["crash", "none"])
+def test_a_check_in_its_own_process_outlives_a_crash_and_is_made_once(tmp_path, monkeypatch, fault):
+    (folder := tmp_path / "fla" / "ops").mkdir(parents=True)
+    for file, text in {"../__init__.py": "", "__init__.py": "", "simple_gla.py": PACKAGE}.items():
+        (folder / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, value in {"ZOOBENCH_CACHE": tmp_path / "cache", "CALLS": tmp_path / "calls", "FAULT": fault}.items():
+        monkeypatch.setenv(name, str(value))
+    case = linear.PER_HEAD, (1, 2, 4, 3), (torch.float32,) * 5 + (None,), torch.device("cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        first, again = (check_official.compare(*case) for _ in range(2))
+    assert (tmp_path / "calls").read_text() == "torch.bfloat16\n"
+    assert first == again
+    if fault == "crash":
+        assert "SIGSEGV" in first["reason"]
+    else:
+        assert 0 < max(first["errors"].values()) < 2e-2
+
+
+def test_what_may_pass_is_not_kept(tmp_path, monkeypatch):
+    answers = [{"reason": "out of memory"}, {"errors": {"output": float("inf")}}]
+    monkeypatch.setenv("ZOOBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(check_official, "_in_own_process", lambda case: answers.pop(0))
+    case = linear.PER_HEAD, (1, 2, 4, 3), (torch.float32,) * 5 + (None,), torch.device("cpu")
+    assert check_official.compare(*case) == {"reason": "out of memory"}
+    assert check_official.compare(*case) == check_official.compare(*case) == {"errors": {"output": float("inf")}}
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setenv("ZOOBENCH_CACHE", str(tmp_path / "home"))
+    answers.append({"reason": "where nothing can be written, nothing is kept"})
+    assert check_official.compare(*case)["reason"].startswith("where")

@@ -23,7 +23,9 @@ def dplr(
 
 
 _DELTA, _DPLR = "q k v beta g initial_state", "q k v a b gk initial_state"
-PLAIN = fla_kernel("delta_rule", "delta_rule.chunk_delta_rule", _DELTA, naive.delta_rule_naive, (torch.bfloat16,))
+PLAIN = fla_kernel(
+    "delta_rule", "delta_rule.chunk_delta_rule", _DELTA, naive.delta_rule_naive, (torch.bfloat16,), without="g"
+)
 GATED = fla_kernel("delta_rule", "gated_delta_rule.chunk_gated_delta_rule", _DELTA, naive.delta_rule_naive)
 DPLR = fla_kernel("dplr", "generalized_delta_rule.chunk_dplr_delta_rule", _DPLR, naive.dplr_naive)
 KERNELS = (PLAIN, GATED, DPLR)

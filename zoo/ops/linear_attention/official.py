@@ -35,9 +35,16 @@ def compute(kernel: official.Official, *inputs: Any, multiplied: int = 3) -> tup
 
 
 def fla_kernel(
-    op: str, path: str, arguments: str, naive_form: Any, dtypes: Any = official.DTYPES, **options: Any
+    op: str,
+    path: str,
+    arguments: str,
+    naive_form: Any,
+    dtypes: Any = official.DTYPES,
+    without: str = "",
+    **options: Any,
 ) -> official.Official:
-    """`module.function` of fla.ops; `arguments` are its names for those of the naive form, in their order."""
+    """`module.function` of fla.ops; `arguments` are its names for those of the naive form, in their order, of which it
+    is always `without` some."""
     module, name = path.split(".")
 
     def run(*inputs: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -57,7 +64,9 @@ def fla_kernel(
         return o.transpose(1, 2).to(v.dtype), S
 
     draw = partial(_draw, arguments, name in PER_CHANNEL_DECAYS)
-    return official.Official(op, f"fla {name}", "fla", "fla-core", run, naive_form, draw, dtypes)
+    unused = tuple(arguments.split().index(argument) for argument in without.split())
+    install = "pip install 'zoobench[fla]'"
+    return official.Official(op, f"fla {name}", "fla", install, run, naive_form, draw, (2, 2, 64, 64), unused, dtypes)
 
 
 PER_CHANNEL_DECAYS = ("chunk_gla", "chunk_rwkv6", "chunk_dplr_delta_rule")
@@ -90,8 +99,8 @@ def _draw_decay(random: torch.Generator, *shape: int) -> Tensor:
 
 
 _kernel = partial(fla_kernel, "linear_attention", naive_form=naive.recurrent)
-PLAIN = _kernel("linear_attn.chunk_linear_attn", "q k v g initial_state u", normalize=False)
-PER_HEAD = _kernel("simple_gla.chunk_simple_gla", "q k v g initial_state u")
-PER_CHANNEL = _kernel("gla.chunk_gla", "q k v g initial_state u")
+PLAIN = _kernel("linear_attn.chunk_linear_attn", "q k v g initial_state u", without="g u", normalize=False)
+PER_HEAD = _kernel("simple_gla.chunk_simple_gla", "q k v g initial_state u", without="u")
+PER_CHANNEL = _kernel("gla.chunk_gla", "q k v g initial_state u", without="u")
 BONUS = _kernel("rwkv6.chunk_rwkv6", "r k v w initial_state u")
 KERNELS = (PLAIN, PER_HEAD, PER_CHANNEL, BONUS)

@@ -67,10 +67,11 @@ KERNEL = official.Official(
     "selective_scan",
     "mamba_ssm selective_scan_fn",
     package="mamba_ssm",
-    install="--no-build-isolation mamba-ssm",
+    install="MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm, with nvcc (docs/speed.md)",
     run=_run,
     naive=naive.selective_scan,
     draw=_draw,
+    sizes=(16,),
     lengths=(72, 2100),  # it cuts rows into blocks of 2048 steps
 )
 KERNELS = (KERNEL,)
