@@ -1,9 +1,11 @@
 """What every test shares."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 
@@ -22,6 +24,12 @@ TASKS = ("g2p", "induction", "listops", "masked_text", "mqar", "parity", "pixels
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="on every architecture and task, not on a dozen")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where there is no compiler, torch's forms are tested, and the warning that says so is no error."""
+    if os.environ.get("NUMBA_DISABLE_JIT") or find_spec("numba") is None:
+        config.addinivalue_line("filterwarnings", "default:compiled loops cannot be used")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
