@@ -9,9 +9,10 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -97,20 +98,25 @@ class Mirror:
     def send(self) -> None:
         """Send every file here that is not there as it is, the records last."""
         with self.busy, self._named():
-            new = [path for path in self._own() if self.sent.get(path) != _stamp(self.folder / path)]
+            new = [path for path, stamp in self._own() if self.sent.get(path) != stamp]
             for path in sorted(new, key=lambda path: (path.endswith(f"/{RECORD}"), path)):
                 with contextlib.suppress(FileNotFoundError):  # a checkpoint whose run has ended meanwhile
                     self._send(path)
-            for path in self.leases.values():
+
+    def renew(self) -> None:
+        """Show that the holder of our leases lives."""
+        with self._named():
+            for path in [*self.leases.values()]:
                 self._put(path, f"{self.me} {time.time_ns()}".encode())
 
-    def _own(self) -> Iterator[str]:
-        for place, folders, names in os.walk(self.folder):
-            folders[:] = [name for name in folders if not os.path.islink(f"{place}/{name}")]
+    def _own(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """The files here that belong there, too: no links, and nothing that is half written."""
+        for place, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(place, name)
-                if not name.startswith(".") and name not in HERE and path.is_file() and not path.is_symlink():
-                    yield path.relative_to(self.folder).as_posix()
+                with contextlib.suppress(FileNotFoundError):
+                    if name[0] != "." and name not in HERE and stat.S_ISREG(path.lstat().st_mode):
+                        yield path.relative_to(self.folder).as_posix(), _stamp(path)
 
     def _send(self, path: str) -> None:
         here, stamp = self.folder / path, _stamp(self.folder / path)
@@ -193,18 +199,17 @@ class Mirror:
         """A context in which what is new here is sent every `EVERY` seconds, and all of it at the end."""
         over = threading.Event()
 
-        def keep() -> None:
+        def keep(work: Callable[[], None]) -> None:
             while not over.wait(EVERY):
                 with contextlib.suppress(UserError):  # the network is away; the end tells
-                    self.send()
+                    work()
 
-        thread = threading.Thread(target=keep, daemon=True)
-        thread.start()
+        for work in (self.send, self.renew):  # weights may take longer than a lease
+            threading.Thread(target=keep, args=(work,), daemon=True).start()
         try:
             yield
         finally:
             over.set()
-            thread.join()
             self.send()
             for run in [*self.leases]:
                 self.give_up(run)
