@@ -195,7 +195,8 @@ def test_a_fault_is_found(fake, kernel, fault):
         assert computed(kernel, *args) is None
     assert kernel.form not in fake.log.values()
     assert len(kernels.refused) == 1
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert computed(kernel, *args) is None, "said once"
 
 
@@ -217,7 +218,8 @@ def test_a_package_that_is_not_installed_is_no_news(fake, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(kernels, "installed", lambda package: False)
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert all(computed(kernel, *inputs(kernel, True)) is None for kernel in ALL)
     assert not kernels.refused
 

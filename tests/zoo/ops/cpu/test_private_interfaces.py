@@ -121,7 +121,8 @@ def test_a_numba_or_torch_that_fails_leaves_ops_to_torch(fresh, said):
         y = elementwise.positive(x)
     torch.testing.assert_close(y, torch.nn.functional.elu(x) + 1)
     assert not forms.available()
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         elementwise.positive(x), norms.rms(x, torch.ones(4), 1e-5)
 
 
@@ -129,7 +130,8 @@ def test_a_numba_or_torch_that_fails_leaves_ops_to_torch(fresh, said):
 def test_every_op_falls_back(fresh, name):
     fresh.setattr(threads, "_entry", failing(forms.CompilationError("planted")))
     inputs = [x.to(torch.complex64 if x.is_complex() else torch.float32) for x in CASES[name].inputs]
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         got = CASES[name].fast(*inputs)
     if forms.available():
         pytest.skip("this CPU has no fast loops for it")
