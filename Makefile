@@ -62,9 +62,9 @@ statistics: $(VENV)/.dev
 
 gpu:
 	@nvidia-smi -L > /dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU, and nvidia-smi finds none"; exit 1; }
-	$(MAKE) $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet flash-linear-attention setuptools wheel ninja packaging
-	$(BIN)/python benchmarks/gpu.py
+	$(MAKE) VENV=build/venv-gpu build/venv-gpu/.dev  # of its own, as transformers takes fla's kernels on a CPU too
+	build/venv-gpu/bin/python -m pip install --quiet flash-linear-attention setuptools wheel ninja packaging
+	build/venv-gpu/bin/python benchmarks/gpu.py
 
 scale: $(VENV)/.data
 	$(BIN)/python benchmarks/cluster_queue.py docs/scale.md

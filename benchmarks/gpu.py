@@ -158,7 +158,7 @@ def kernel(row: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Do the steps, and write the page."""
     if not torch.cuda.is_available():
-        how = "" if torch.version.cuda else "; it is built without CUDA: make clean gpu installs another"
+        how = "" if torch.version.cuda else "; it is built without CUDA"
         sys.exit(f"make gpu needs an NVIDIA GPU, and torch {torch.__version__} sees none{how}")
     for name, (minutes, command) in STEPS.items():
         run(name, minutes, command)

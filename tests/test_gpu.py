@@ -24,15 +24,13 @@ def gpu(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or not shutil.which("make"), reason="is for machines without a GPU")
-def test_without_a_gpu_it_says_so_and_installs_nothing(gpu, tmp_path):
-    made = subprocess.run(
-        ["make", "gpu", f"VENV={tmp_path}/venv"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def test_without_a_gpu_it_says_so_and_installs_nothing(gpu):
+    made = subprocess.run(["make", "gpu"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode
-    assert made.stdout.splitlines()[0] == "make gpu needs an NVIDIA GPU, and nvidia-smi finds none"
+    assert "make gpu needs an NVIDIA GPU, and nvidia-smi finds none" in made.stdout.splitlines()
+    assert "python" not in made.stdout, "it would show what it runs"
     with pytest.raises(SystemExit, match=r"make gpu needs an NVIDIA GPU, and torch .* sees none"):
         gpu.main()
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_step_is_done_once_and_a_page_says_how_all_ended(gpu, tmp_path, monkeypatch):
