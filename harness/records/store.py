@@ -192,7 +192,9 @@ class Store:
         names: list[str] = []
         with suppress(OSError):
             names = os.listdir(self.folder)
-        return {name for name in names if RUN_ID.fullmatch(name) and os.path.isfile(self.folder / name / "record.json")}
+        return {
+            name for name in names if RUN_ID.fullmatch(name) and os.path.isfile(f"{self.folder}/{name}/record.json")
+        }
 
     def statuses(self, run_ids: Iterable[str]) -> set[str]:
         """What statuses these runs' records say they have; nothing else in them is looked at."""
