@@ -22,8 +22,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 def _results(context: click.Context, option: click.Parameter, given: str | None, *, write: bool) -> Path | None:
     """The folder of results: a mirror of them where a URL was given, to which what was written is sent at the end."""
-    if given is None or "://" not in given:
-        return None if given is None else Path(given)
+    if given is None:
+        return None
     from harness.records.mirror import folder_of, mirror_of
 
     folder = folder_of(given)
@@ -35,7 +35,12 @@ def _results(context: click.Context, option: click.Parameter, given: str | None,
 _about_results = "The folder of results, or a URL such as s3://bucket/results [default: $ZOOBENCH_RESULTS or results]."
 root_option, written_root_option = (
     click.option(
-        "--results", "root", metavar="PATH", callback=functools.partial(_results, write=write), help=_about_results
+        "--results",
+        "root",
+        metavar="PATH",
+        envvar="ZOOBENCH_RESULTS",
+        callback=functools.partial(_results, write=write),
+        help=_about_results,
     )
     for write in (False, True)
 )

@@ -131,19 +131,20 @@ def run_suite(
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
-            own = store.own_ids()
-            theirs = sum(spec.run_id not in own for spec in [*tries, *done])
-            note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
-            console.print(
-                f"{store.folder}: all {len(finals) + count(loaded)} runs are finished{note}; nothing to do",
-                markup=False,
-            )
+            console.print(_nothing_to_do(len(finals) + count(loaded), [*tries, *done], store), markup=False)
         score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
             ran += evaluate_suite(loaded, _records(made, store), store, workers, console)
     return Ran(loaded, store, made, ran, without)
+
+
+def _nothing_to_do(runs: int, specs: list[RunSpec], store: Store) -> str:
+    own = store.own_ids()
+    theirs = sum(spec.run_id not in own for spec in specs)
+    note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
+    return f"{store.folder}: all {runs} runs are finished{note}; nothing to do"
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:

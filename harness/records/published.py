@@ -5,13 +5,14 @@ so that nothing is lost. A row of curves.parquet is a point of a run's curve.
 """
 
 import hashlib
-import json
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from harness.errors import UserError
 from harness.records import columns
@@ -148,7 +149,7 @@ class Published:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        old = name == RECORDS and self.index["format"] == 1
+        old = name == RECORDS and self.index.get("format") == 1
         made = {RECORDS: records_table, CURVES: curves_table}[name]([]).schema
         written = pa.schema([*(made.field(name) for name in COLUMNS), ("record", pa.string())]) if old else made
         try:
@@ -224,10 +225,7 @@ class Published:
         run_id, data = texts["run_id"], None
         try:
             data = columns.whole(texts)
-            curve, origin = (
-                Curve(lambda: self.points, run_id),
-                {"kind": texts["origin"], "contributor": texts["contributor"]},
-            )
+            origin = {"kind": texts["origin"], "contributor": texts["contributor"]}
             curve = Curve(lambda: self.points, run_id)
             record = Record.from_dict(data | {"curve": curve, "origin": origin})
             if record.run_id != run_id:
@@ -248,10 +246,18 @@ def _upgraded(rows: "pa.Table") -> "pa.Table":
     """The rows of a file of format 1, which had the whole JSON of a record in one column, with the columns of today."""
     import pyarrow as pa
 
-    parts = [columns.row(json.loads(text)) for text in rows["record"].to_pylist()]
+    parts = [_parts(text) for text in rows["record"].to_pylist()]
     for name in columns.names():
         rows = rows.append_column(name, pa.array([part.get(name) for part in parts], pa.string()))
     return rows
+
+
+def _parts(text: Any) -> dict[str, str]:
+    """The columns of a record's JSON; none of what is no record, which then is told where it is read."""
+    try:
+        return columns.row(from_json(text))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:

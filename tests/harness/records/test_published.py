@@ -108,6 +108,12 @@ def test_records_published_in_one_column_are_read(store):
     index = json.loads((store.folder / "published.json").read_text())
     (store.folder / "published.json").write_text(json.dumps(index | {"format": 1}))
     assert [*Store("tiny", store.folder.parent).published.records()] == records
+    for wrong in ("{", "[]", '{"spec": []}', None, "[" * 9999):
+        texts[0] = wrong
+        pq.write_table(old.set_column(old.column_names.index("record"), "record", pa.array(texts)), path)
+        one, *others = Store("tiny", store.folder.parent).published.records()
+        assert isinstance(one, UserError)
+        assert others == records[1:]
     assert len(results("tiny", store.folder.parent)) == 4
 
 
