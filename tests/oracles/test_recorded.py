@@ -8,15 +8,11 @@ from the official ones; gradients flow back through that, so that all are compar
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 from torch.func import functional_call
 
 from zoo import Shape, build
@@ -39,71 +35,13 @@ from zoo.architectures.s4d import S4D
 from zoo.blocks.stack import Stack
 from zoo.contract import Batch, LayerContext
 from zoo.published.rwkv import official_names
-from zoo.registry import options_of
 from zoo.types import Part, Recipe
 
+from . import frontier
+from .cases import Case, mixer, renamed, shared, started
 from .compare import S4_NAMES, in_pieces, read
 
 RECORDED = Path(__file__).parent / "recorded"
-Hyper = dict[str, Any]
-Weights = dict[str, Tensor]
-
-
-def shared(x):
-    """What RWKV-7 takes from its first layer, from the second on."""
-    return {"shared_context": {"v_first": x["v_first"]}} if "v_first" in x else {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """`make` builds ours from the recording's hyperparameters; `ours` gives our parameters from the official ones."""
-
-    architecture: str
-    make: Callable[[Hyper], nn.Module]
-    ours: Callable[[Weights, nn.Module], Weights] = lambda p, _: p
-    run: Callable[[Callable[..., Any], Weights, Weights], Tensor] = lambda f, x, _: f(x["input"], **shared(x))[0]
-    buffers: Callable[[Weights], Weights] = lambda _: {}
-    steps: str | None = None
-    """The recorded outputs of the official step mode, if any."""
-    state: tuple[str, bool] | None = None
-    """Which state of ours the recorded last one is, and whether its last two axes are the other way round."""
-    tolerance: float = 1e-9
-
-
-def mixer(kind, more=lambda h: {}, **called):
-    """Makes `kind` with its options of the same names, with those `called` otherwise, and with `more`."""
-    own = {option.name: option.name for option in options_of(kind, skip=1)} | called
-
-    def first(h, *names, default=None):
-        return next((h[name] for name in names if h.get(name)), default)
-
-    def make(h):
-        context = LayerContext(
-            width=first(h, "d_model", "n_embd", "embed_dim", "hidden_size"),
-            length=first(h, "l_max", "L", "max_positions", "max_seq_len", default=128),
-            causal=kind.traits.causal != "no" and h.get("causal", True) and not h.get("bidirectional"),
-            layer=first(h, "layer_id", "layer_idx", default=0),
-            depth=2,
-        )
-        return kind(context, **{name: h[there] for name, there in own.items() if there in h} | more(h))
-
-    return make
-
-
-def renamed(table):
-    """By our names those that there are."""
-    return lambda p, _: {mine: p[theirs] for mine, theirs in table.items() if theirs in p}
-
-
-def started(**beginnings):
-    """With each beginning of a name, as a pattern, replaced."""
-
-    def rename(p, _):
-        for old, new in beginnings.items():
-            p = {re.sub(f"^{old}(?=[._]|$)", new, name): value for name, value in p.items()}
-        return p
-
-    return rename
 
 
 def channels_first(f, x, _):
@@ -380,9 +318,11 @@ CASES = {
 
 
 def case_of(about, name):
-    """The case of a recording, and what it is compared with; all of flash-linear-attention ran in float32."""
+    """The case of a recording, and what it is compared with."""
     if "fla-org" in about["repo"]:
-        case = dataclasses.replace(FLA[about["cls"]], tolerance=1e-5)
+        case = (FLA | frontier.CASES)[about["cls"]]
+        if about["dtype"] == "float32":
+            case = dataclasses.replace(case, tolerance=1e-5)
         return case, f"flash-linear-attention {about['version']}, {about['cls']} (recorded)"
     how = "recorded" if about["source"].startswith("the package") else "transcribed, recorded"
     return CASES[name], f"{about['repo']}, {about['cls']} ({how})"

@@ -1,0 +1,5 @@
+"""Layers of the delta rule, as flash-linear-attention has them: how each is compared, by class."""
+
+from ..cases import Case
+
+CASES: dict[str, Case] = {}
