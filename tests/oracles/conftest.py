@@ -38,14 +38,21 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 def parity() -> Callable[[str], tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """`parity(name)`: all tensors of a recorded official layer; and its inputs and parameters, in one dict."""
 
-    def load(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        path = SHARED / "parity" / f"{name}.safetensors"
-        if not path.is_file():
-            pytest.skip(f"no recorded outputs at {path}")
-        data, inputs, parameters = read(path)
-        return data, inputs | parameters
+    return lambda name: _recorded_in("parity", name)
 
-    return load
+
+@pytest.fixture
+def frontier_parity() -> Callable[[str], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """As `parity`, for architectures since 2024."""
+    return lambda name: _recorded_in("parity_frontier", name)
+
+
+def _recorded_in(folder: str, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    path = SHARED / folder / f"{name}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no recorded outputs at {path}")
+    data, inputs, parameters = read(path)
+    return data, inputs | parameters
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,10 +5,12 @@ Run it where fla is installed and zoobench's own environment is not, as transfor
     python -m venv .fla && .fla/bin/pip install torch flash-linear-attention==0.6.0 triton safetensors
     .fla/bin/python tests/oracles/record_fla.py [name ...]
 
-No GPU: Triton interprets the kernels. recorded/fla_<name>.json says what to record (cls, hyper, steps) and is given
-what ran; a new one needs no more than those three. Of more than 64 steps fla makes two chunks, and fewer it mostly
-takes one by one. recorded/fla_<name>.safetensors then holds, in float32, param.<official name>, input, output,
-cotangent, grad.input and grad.<official name> of sum(output · cotangent), and state.final where the layer gives one.
+No GPU: Triton interprets the kernels, in float32. recorded/fla_<name>.json says what to record (cls, hyper, steps) and
+is given what ran; a new one needs no more than those three. Of more than 64 steps fla makes two chunks, and fewer it
+mostly takes one by one. Where it has "dtype": "float64" as well, plain torch stands in for the kernels (stand_ins/),
+and with "cached": true the layer is called once more with a cache, for its last state.
+recorded/fla_<name>.safetensors then holds param.<official name>, input, output, cotangent, grad.input and
+grad.<official name> of sum(output · cotangent), and state.final where the layer gives one.
 """
 
 import inspect
@@ -30,9 +32,11 @@ from fla import layers  # noqa: E402
 from fla.layers import rwkv7  # noqa: E402
 from fla.models.utils import Cache  # noqa: E402
 from fla.ops.generalized_delta_rule.dplr.naive import dplr_recurrence  # noqa: E402
+from stand_ins import attention, common, delta, gated, learners, sparse  # noqa: E402
 
 TO = Path(__file__).parent / "recorded"
 B = 2
+STAND_INS = delta.STAND_INS | gated.STAND_INS | learners.STAND_INS | attention.STAND_INS | sparse.STAND_INS
 
 ran: set[str] = set()
 """The kernels that ran."""
@@ -77,9 +81,13 @@ def record(name):
     torch.manual_seed(zlib.crc32(name.encode()))
     ran.clear()
     layer = getattr(layers, cls)(**({} if cls.startswith("Based") else {"layer_idx": 0}) | options)
+    dtype = getattr(torch, about.get("dtype", "float32"))
+    if dtype == torch.float64:
+        layer.double()
+        STAND_INS.get(cls, lambda: None)()
     randomise(layer)
-    inputs = {"input": torch.randn(B, about["steps"], options["hidden_size"])}
-    if options.get("layer_idx"):  # RWKV-7 from its second layer on
+    inputs = {"input": torch.randn(B, about["steps"], options["hidden_size"], dtype=dtype)}
+    if cls == "RWKV7Attention" and options.get("layer_idx"):  # from its second layer on
         inputs["input.v_first"] = torch.randn_like(inputs["input"])
     for x in inputs.values():
         x.requires_grad_()
@@ -94,7 +102,7 @@ def record(name):
     tensors |= {f"param.{key}": value for key, value in named.items()}
     tensors |= {f"grad.{key}": value.grad for key, value in (inputs | named).items()}
     again = None
-    if cls != "BasedLinearAttention":  # which keeps no state
+    if about.get("cached", dtype == torch.float32 and cls != "BasedLinearAttention"):  # which keeps no state
         with torch.no_grad():
             cache = Cache()
             resumed = layer.eval()(inputs["input"], past_key_values=cache, use_cache=True, **more)[0]
@@ -109,7 +117,7 @@ def record(name):
         "file": inspect.getfile(type(layer)).split("site-packages/")[-1],
         "version": metadata.version("flash-linear-attention"),
         "with_cache_relerr": again,
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
         "environment": f"torch {torch.__version__}, triton {metadata.version('triton')} (interpreted), CPU, "
         f"python {platform.python_version()}",
     }
@@ -117,7 +125,18 @@ def record(name):
     print(f"{name:24} with a cache {again}", flush=True)
 
 
-if __name__ == "__main__":
+def main(names):
+    """Those in float32 first, as what stands in for kernels stays."""
     prepare_fla()
-    for name in sys.argv[1:] or sorted(path.stem.removeprefix("fla_") for path in TO.glob("fla_*.json")):
+    exact = [name for name in names if '"float64"' in (TO / f"fla_{name}.json").read_text(encoding="utf-8")]
+    for name in names:
+        if name not in exact:
+            record(name)
+    if exact:
+        common.prepare()
+    for name in exact:
         record(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or sorted(path.stem.removeprefix("fla_") for path in TO.glob("fla_*.json")))
