@@ -1,5 +1,9 @@
 """Layers that learn as they read, and Mamba-3, as flash-linear-attention has them: how each is compared, by class."""
 
-from ..cases import Case
+from zoo.architectures.mamba3 import Mamba3
 
-CASES: dict[str, Case] = {}
+from ..cases import Case, mixer
+
+CASES: dict[str, Case] = {
+    "Mamba3": Case("mamba3", mixer(Mamba3, d_state="state_size", headdim="head_dim", ngroups="n_groups")),
+}

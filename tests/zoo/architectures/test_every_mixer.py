@@ -64,6 +64,7 @@ FLOAT32 = {
     "lru": "x",
     "mamba": "h",
     "mamba2": "S",
+    "mamba3": "S angle",
     "mlstm": "C n m",
     "performer": "S z",
     "s4": "x",
