@@ -40,9 +40,7 @@ def kda_in_torch(
 ):
     gate = naive_kda_gate if lower_bound is None else partial(naive_kda_lowerbound_gate, lower_bound=lower_bound)
     beta = beta.sigmoid() * (2 if allow_neg_eigval else 1)
-    o, S = naive_recurrent_kda(
-        *unit(q, k), v, gate(g, A_log, dt_bias), beta, None, initial_state, output_final_state
-    )
+    o, S = naive_recurrent_kda(*unit(q, k), v, gate(g, A_log, dt_bias), beta, None, initial_state, output_final_state)
     return o, None if S is None else S.mT
 
 

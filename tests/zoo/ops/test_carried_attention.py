@@ -29,11 +29,17 @@ def inputs(name, T, *, fade=False, padded=False, given=False):
     """q, k, v and what carries keys; the fade; which keys are valid; what came before."""
     torch.manual_seed(T)
     q, k, v, own = normal(H, T, K), normal(G, T, K), normal(G, T, V), H if name == "wall" else G
-    carry = [-normal(H, T, K).exp()] if name == "wall" else [F.normalize(normal(G, T, K), dim=-1), 2 * torch.rand(B, G, T)]
+    carry = (
+        [-normal(H, T, K).exp()] if name == "wall" else [F.normalize(normal(G, T, K), dim=-1), 2 * torch.rand(B, G, T)]
+    )
     valid = torch.rand(B, 1, T) < 0.7 if padded else None
     past = torch.rand(B, 1, S) < 0.7 if padded else None
     state = Carried(normal(own, S, K), normal(G, S, V), past, -normal(H, S).exp() if fade else None)
-    return [q, k, v, *(x.double() for x in carry), -normal(H, T).exp() if fade else None], valid, state if given else None
+    return (
+        [q, k, v, *(x.double() for x in carry), -normal(H, T).exp() if fade else None],
+        valid,
+        state if given else None,
+    )
 
 
 def flat(form, valid, state):

@@ -81,9 +81,7 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
             def carry(keys: Tensor, n: int) -> Tensor:
                 return keys * kept[:, :, n]
 
-            o, new = _attend(
-                q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state
-            )
+            o, new = _attend(q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state)
         if finite(o, new.k):
             return o, new
     return step_by_step(naive.wall_attention_naive, (q, k, v, log_decay, fade, valid), state)
