@@ -72,7 +72,7 @@ def check_nesting(subject: Subject) -> CheckResult:
         stack = subject.initial(role).backbone
         assert isinstance(stack, Stack)
         inner: list[Any] = [sublayer.inner for sublayer in stack.sublayers]
-        parts = [part for f in inner for part in (f.parts if isinstance(f, Sum) else [f])]
+        parts = [part for f in inner for part in (f.parts if type(f) is Sum else [f])]
         for part, (make, layer) in zip(parts, _makers(subject, causal=role == "lm"), strict=True):
             alone = []
             for seed in range(2):
