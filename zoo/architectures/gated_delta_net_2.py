@@ -1,13 +1,13 @@
 """Gated DeltaNet-2: erasing and writing have gates of their own (Hatamizadeh, Choi and Kautz 2026, arXiv:2605.22791).
 
     q_t, k_t, v_t = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_k)))_t, SiLU(conv(x W_v))_t
-    ε_t = σ(x_t W_b),    ω_t = σ(x_t W_w),    ln α_t = −e^A softplus(x_t W_f¹ W_f² + b)
-    S ← diag(α_t) S_{t−1},    S_t = S + k_t (ω_t ⊙ v_t − Sᵀ (ε_t ⊙ k_t))ᵀ
-    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ σ(x_t W_g¹ W_g² + c)) W_o
+    b_t = σ(x_t W_b),    w_t = σ(x_t W_w),    ln α_t = −e^A softplus(x_t W_{f1} W_{f2} + δ)
+    S ← diag(α_t) S_{t−1},    S_t = S + k_t (w_t ⊙ v_t − Sᵀ (b_t ⊙ k_t))ᵀ
+    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ σ(x_t W_{g1} W_{g2} + c)) W_o
 
-The gate ε erases by key channel, ω writes by value channel; with both equal to one number β this is Kimi delta
-attention. A is the parameter `A_log`, one per head, b `dt_bias`. With more value heads than key heads, each key head
-with its ε and α serves as many consecutive value heads.
+b erases by key channel, w writes by value channel; where both are one number β, this is Kimi delta attention. A is the
+parameter `A_log`, one per head, δ `dt_bias`. With more value heads than key heads, each key head with its b and α serves
+as many consecutive value heads.
 """
 
 from typing import Any
@@ -51,7 +51,7 @@ class GatedDeltaNet2(DeltaRuleMixer):
         expand_v: V / K.
         value_heads: H_v, a multiple of `heads`; None for as many.
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
-        allow_neg_eigval: ε in (0, 2) instead of (0, 1).
+        allow_neg_eigval: b in (0, 2) instead of (0, 1).
     """
 
     def __init__(

@@ -1,12 +1,14 @@
 """Gated DeltaProduct: n delta steps for each token (Siems et al. 2025, arXiv:2502.10297, section 3).
 
-    q_t, k_tj, v_tj = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_kj)))_t, SiLU(conv(x W_vj))_t
-    β_tj = 2 σ(x_t W_bj),    ln α_t = −e^A softplus(x_t W_a + b)        (one of each per head, j = 1, …, n)
-    S_{t,0} = α_t S_{t−1},    S_{t,j} = S_{t,j−1} + β_tj k_tj (v_tj − S_{t,j−1}ᵀ k_tj)ᵀ,    S_t = S_{t,n}
+    q_t, k_{t,j}, v_{t,j} = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_{k,j})))_t, SiLU(conv(x W_{v,j}))_t
+    β_{t,j} = 2 σ(x_t W_{b,j}),    ln α_t = −e^A softplus(x_t W_a + b)        (one of each per head, j = 1, …, n)
+    S_{t,0} = α_t S_{t−1},    S_{t,j} = S_{t,j−1} + β_{t,j} k_{t,j} (v_{t,j} − S_{t,j−1}ᵀ k_{t,j})ᵀ,    S_t = S_{t,n}
     y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ SiLU(x_t W_g)) W_o
 
-A token moves S by the product of n generalised Householder matrices I − β_tj k_tj k_tjᵀ, each a reflection at β = 2: two
-of them make a rotation, whose eigenvalues are complex, and n of them any permutation of n + 1 elements.
+A token moves S by a product of n generalised Householder matrices I − β_{t,j} k_{t,j} k_{t,j}ᵀ, each a reflection where
+β = 2: two make a rotation, whose eigenvalues are complex, and n make every permutation of n + 1 elements. A is the
+parameter `A_log`, b `dt_bias`. With more value heads than key heads, each key head serves as many consecutive value
+heads.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
-"""Kimi delta attention: the gated delta rule, a decay for every key channel (Kimi Team 2025, arXiv:2510.26692, section 3).
+"""Kimi delta attention: Gated DeltaNet with a decay per key channel (Kimi Team 2025, arXiv:2510.26692, section 3).
 
     q_t, k_t, v_t = unit(SiLU(conv(x W_q)))_t, unit(SiLU(conv(x W_k)))_t, SiLU(conv(x W_v))_t,    β_t = σ(x_t W_b)
-    ln α_t = −e^A softplus(x_t W_f¹ W_f² + b)        (one for each key channel)
+    ln α_t = −e^A softplus(x_t W_{f1} W_{f2} + b)        (one for each key channel)
     S ← diag(α_t) S_{t−1},    S_t = S + β_t k_t (v_t − Sᵀ k_t)ᵀ
-    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ σ(x_t W_g¹ W_g² + c)) W_o
+    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ σ(x_t W_{g1} W_{g2} + c)) W_o
 
 A is the parameter `A_log`, one per head, b `dt_bias`. The matrices of the decay and of the output gate are of low rank.
 With more value heads than key heads, each key head serves as many consecutive value heads, which have decays of their
@@ -52,7 +52,7 @@ class KDA(DeltaRuleMixer):
         value_heads: H_v, a multiple of `heads`; None for as many.
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
-        lower_bound: the least ln α; it is then lower_bound · σ(e^A (x_t W_f¹ W_f² + b)). None for no bound.
+        lower_bound: the least ln α; it is then lower_bound · σ(e^A (x_t W_{f1} W_{f2} + b)). None for no bound.
     """
 
     def __init__(

@@ -20,44 +20,28 @@ from zoo.ops import norms
 from zoo.ops.short_convolution import Unit
 
 
-class DeltaRuleMixer(Mixer):
-    """q, k, v = unit(SiLU(conv(x W_q))), unit(SiLU(conv(x W_k))), SiLU(conv(x W_v)), and W_o (norm(o) ⊙ SiLU(x W_g)).
+class DeltaRuleHeads(Mixer):
+    """Heads of a delta rule: q, k, v = unit(SiLU(conv(·))), unit(SiLU(conv(·))), SiLU(conv(·)), W_o (norm(o) ⊙ gate).
 
-    A subclass adds its modules in the order of the official layer. State: `S` (B, H_v, K, V) in float32 at least, and
-    the last inputs (B, channels, conv_size − 1) of the convolutions `q`, `k` and `v`, if any.
+    A subclass projects, and adds its modules in the order of the official layer. State: `S` (B, H_v, K, V) in float32
+    at least, and the last inputs (B, channels, conv_size − 1) of the convolutions `q`, `k` and `v`, if any.
 
     Args:
         steps: keys and values of each token, n.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
-    b_proj: nn.Linear
 
-    def __init__(
-        self,
-        context: LayerContext,
-        *,
-        heads: int,
-        value_heads: int,
-        K: int,
-        V: int,
-        allow_neg_eigval: bool = False,
-        steps: int = 1,
-    ) -> None:
+    def __init__(self, context: LayerContext, *, heads: int, value_heads: int, K: int, V: int, steps: int = 1) -> None:
         super().__init__(context)
         self.heads, self.value_heads, self.K, self.V, self.gain = heads, value_heads, K, V, context.gain
-        self.steps = steps
-        self.largest_beta = 2.0 if allow_neg_eigval else 1.0
-        self.use_short_conv = False
-        self.q_proj = nn.Linear(context.width, heads * K, bias=False)
-        self.k_proj = nn.Linear(context.width, steps * heads * K, bias=False)
-        self.v_proj = nn.Linear(context.width, steps * value_heads * V, bias=False)
+        self.width, self.steps, self.use_short_conv = context.width, steps, False
+        self.widths = heads * K, steps * heads * K, steps * value_heads * V
 
     def add_convolutions(self, size: int, *, bias: bool, activation: Literal["silu"] | None = "silu") -> None:
         """A short convolution for each of q, k and v; `activation` is that of q and k."""
         self.use_short_conv = True
-        for name, act in {"q": activation, "k": activation, "v": "silu"}.items():
-            width: int = getattr(self, f"{name}_proj").out_features
+        for name, width, act in zip("qkv", self.widths, (activation, activation, "silu"), strict=True):
             self.add_module(f"{name}_conv1d", ShortConvolution(width, size, bias=bias, activation=act))
 
     def add_decay(self, heads: int, channels: int = 1) -> None:
@@ -70,25 +54,29 @@ class DeltaRuleMixer(Mixer):
 
         The gate is x W_g, or with `low_rank` x W_g¹ W_g² + c, through the width of one head.
         """
-        D, values = self.q_proj.in_features, self.value_heads * self.V
+        D, values = self.width, self.value_heads * self.V
         self.g_proj: nn.Module | None = None
         if gate is not None:
             self.g_proj = narrowed(D, self.V, values, bias=True) if low_rank else nn.Linear(D, values, bias=False)
         self.o_norm = HeadNorm(self.V, eps, gate or "swish")
         self.o_proj = nn.Linear(values, D, bias=False)
 
-    def project(
-        self, x: Float[Tensor, "B T D"], mask: Mask | None, state: State | None, *, silu: bool = True, unit: bool = True
+    def by_head(
+        self,
+        features: Float[Tensor, "B T F"],
+        mask: Mask | None,
+        state: State | None,
+        *,
+        silu: bool = True,
+        unit: bool = True,
     ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H S K"], Float[Tensor, "B G S V"], State]:
-        """q, k and v by head, and the next state of the convolutions. k and v have n steps for each of q's.
+        """q, k and v by head from features side by side, and the next state of the convolutions.
 
-        With `silu` q and k pass through SiLU, as v does; with `unit` they get the norms 1/√K and 1.
+        k and v have n steps for each of q's. With `silu` q and k pass through SiLU, as v does; with `unit` they get the
+        norms 1/√K and 1.
         """
-        projections = self.q_proj, self.k_proj, self.v_proj
-        widths = [projection.out_features for projection in projections]
-        features, new = joined(x, *(projection.weight for projection in projections)), State()
+        new, widths, key_heads = State(), self.widths, self.steps * self.heads
         scales = (self.K**-0.5, 1.0) if unit else ()
-        key_heads = self.steps * self.heads
         if self.use_short_conv and silu and unit and widths[2] % self.K == 0:
             # As one convolution, in which v counts as heads of K that keep their norm.
             norm = Unit((self.K**-0.5,) * self.heads + (1.0,) * key_heads + (0.0,) * (widths[2] // self.K))
@@ -110,10 +98,6 @@ class DeltaRuleMixer(Mixer):
                     lines[i] = norms.unit(lines[i].unflatten(-1, (heads, -1)), scale).flatten(2)
         q, k, v = lines[0], *(in_turn(z, self.steps) for z in lines[1:])
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.value_heads), new
-
-    def beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
-        """β = σ(x W_b), or twice that, in float32 at least."""
-        return self.largest_beta * few(x, self.b_proj.weight).sigmoid()
 
     def read(self, o: Float[Tensor, "B H T V"], x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """W_o (norm(o) ⊙ gate)."""
@@ -140,6 +124,38 @@ class DeltaRuleMixer(Mixer):
         """No weight decay on rates, biases and scales."""
         own = (name for name, _ in self.named_parameters(recurse=False))
         return dict.fromkeys(own, ParamOverride(decay=False))
+
+
+class DeltaRuleMixer(DeltaRuleHeads):
+    """Heads of a delta rule with one projection for each of q, k and v, and β; see `DeltaRuleHeads`."""
+
+    b_proj: nn.Linear
+
+    def __init__(
+        self,
+        context: LayerContext,
+        *,
+        heads: int,
+        value_heads: int,
+        K: int,
+        V: int,
+        allow_neg_eigval: bool = False,
+        steps: int = 1,
+    ) -> None:
+        super().__init__(context, heads=heads, value_heads=value_heads, K=K, V=V, steps=steps)
+        self.largest_beta = 2.0 if allow_neg_eigval else 1.0
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(context.width, width, bias=False) for width in self.widths)
+
+    def project(
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, state: State | None, *, silu: bool = True, unit: bool = True
+    ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H S K"], Float[Tensor, "B G S V"], State]:
+        """q, k and v: see `by_head`."""
+        features = joined(x, self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        return self.by_head(features, mask, state, silu=silu, unit=unit)
+
+    def beta(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
+        """β = σ(x W_b), or twice that, in float32 at least."""
+        return self.largest_beta * few(x, self.b_proj.weight).sigmoid()
 
 
 def head_sizes(

@@ -1,6 +1,7 @@
 """Layers of the delta rule: plain torch in the place of kernels, by class."""
 
 from functools import partial, wraps
+from itertools import pairwise
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -75,7 +76,7 @@ def packed(q, k, v, g, beta, cu_seqlens, initial_state, output_final_state, **_)
     """The gated delta rule on sequences one behind the other."""
     (q, k), pieces = unit(q, k), []
     bounds = [0, q.shape[1]] if cu_seqlens is None else cu_seqlens.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         each = (x[:, start:end] for x in (q, k, v, beta, g))
         pieces.append(naive_recurrent_gated_delta_rule(*each)[0])
     return torch.cat(pieces, dim=1), None
@@ -84,7 +85,7 @@ def packed(q, k, v, g, beta, cu_seqlens, initial_state, output_final_state, **_)
 def convolved_apart(convolution, x, cache=None, output_final_state=False, cu_seqlens=None, **_):
     """The convolution of sequences one behind the other."""
     bounds = [0, x.shape[1]] if cu_seqlens is None else cu_seqlens.tolist()
-    pieces = [x[:, start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [x[:, start:end] for start, end in pairwise(bounds)]
     weight, bias = convolution.weight[:, 0], convolution.bias
     return torch.cat([convolved(z, weight, bias, convolution.activation)[0] for z in pieces], dim=1), None
 
@@ -92,8 +93,8 @@ def convolved_apart(convolution, x, cache=None, output_final_state=False, cu_seq
 def mixture():
     """Not as in training, where convolutions run on from one memory's tokens into the next one's; and sorting tokens by
     memory keeps their order."""
-    argsort = torch.Tensor.argsort
-    torch.Tensor.argsort = lambda x: argsort(x, stable=True)
+    torch.Tensor.argsort = lambda x: torch.argsort(x, stable=True)
+    mom.MomAttention.forward = exactly(mom.MomAttention.forward)
     mom.MomAttention.training = property(lambda _: False, lambda *_: None)
     mom.ShortConvolution.forward = convolved_apart
     mom.chunk_gated_delta_rule = packed
