@@ -41,7 +41,7 @@ from zoo.ops.linear_attention import linear_attention
 class Rodimus(Mixer):
     """Rodimus: linear attention of one wide head, whose forgetting, writing and values are each gated; no MLP.
 
-    State: `S` (B, K, 2 D) in float32 at least, and the last inputs `conv` (B, 2 D, conv_size − 1).
+    State: `S` (B, 1, K, 2 D) in float32 at least, and the last inputs `conv` (B, 2 D, conv_size − 1).
 
     Args:
         expand_ratio: K. input_gate_low_rank: the columns of W_1; None for D / 64, 16 at least.
@@ -93,10 +93,9 @@ class Rodimus(Mixer):
             s, new["conv"] = self.short_conv(u, mask=mask, state=before, narrow=True)
         k, log_decay = (zero_padding(z, mask)[:, None] for z in self._gated(s))
         v = (self.i_gate_proj(u) * u)[:, None]
-        before = None if state is None else state["S"][:, None]
-        o, S = linear_attention(self.q_proj(s)[:, None], k.to(v.dtype), v, log_decay, before, scale=self.K**-0.5)
-        o, new["S"] = o[:, 0] + self.residual_weight.to(s.dtype) * s, S[:, 0]
-        y = self.activation_norm(o, self.gate_proj(x))
+        before = None if state is None else state["S"]
+        o, new["S"] = linear_attention(self.q_proj(s)[:, None], k.to(v.dtype), v, log_decay, before, scale=self.K**-0.5)
+        y = self.activation_norm(o[:, 0] + self.residual_weight.to(s.dtype) * s, self.gate_proj(x))
         return self.down_proj(y.to(x.dtype)), None if state is None else new
 
     @in_fp32
@@ -108,7 +107,7 @@ class Rodimus(Mixer):
         return F.normalize(few(s, self.k_proj.weight), dim=-1, eps=self.k_norm_eps) * written, -tau * G
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        state: State = {"S": zeros_fp32(batch, self.K, self.inner, device=device, dtype=dtype)}
+        state: State = {"S": zeros_fp32(batch, 1, self.K, self.inner, device=device, dtype=dtype)}
         if self.short_conv is not None:
             state["conv"] = self.short_conv.init_state(batch, device=device, dtype=dtype)
         return state
