@@ -65,6 +65,7 @@ FLOAT32 = {
     "mamba": "h",
     "mamba2": "S",
     "mamba3": "S angle",
+    "mesa_net": "G S",
     "mlstm": "C n m",
     "performer": "S z",
     "s4": "x",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import diagonal_scan, linear_attention, norms
+from zoo.ops import diagonal_scan, linear_attention, mesa, norms
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -87,11 +87,22 @@ _state, _gates = _normal(B, H, K, V), tuple(_normal(H, B, T, 5) for _ in range(4
 _rows, _others, _weight = _normal(B, T, D), _normal(B, T, D), _normal(D)
 _A, _B, _C = -_positive(D, N), _normal(B, T, N), _normal(B, T, N)
 _gated_scan = _rows, _others, _A, _B, _C, _normal(D), _normal(B, T, D), _normal(D), _normal(B, D, N)
+_gram = (lambda x: (x @ x.mT).bfloat16().double())(_normal(B, H, K, K) / 2)
 _recurrent, _mean = linear_attention.recurrent, partial(linear_attention.weighted_mean, eps=1e-3)
 
 
 def _linear(*inputs: Tensor) -> Case:
     return Case("linear_attention", linear_attention.linear_attention, _recurrent, inputs, mixed=2)
+
+
+def _flat(op: Callable[..., Any]) -> Callable[..., Any]:
+    """A form of an op whose state is two tensors, the last two of the inputs."""
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        y, state = op(*inputs[:-2], inputs[-2:])
+        return y, *state
+
+    return run
 
 
 CASES = {
@@ -133,6 +144,13 @@ CASES = {
     ),
     "LSH attention, short chunks": _case(
         "lsh_attention.lsh_attention", *(_normal(1, 1, 10, K), _normal(1, 1, 10, V)), buckets=_buckets[..., 2:], chunk=4
+    ),
+    "mesa": Case(
+        "mesa",
+        _flat(mesa.mesa),
+        _flat(mesa.mesa_naive),
+        (_unit_k.flip(2), _unit_k, _v, _beta, _per_head, _positive(H, K) + 0.25, _gram, _state),
+        mixed=2,
     ),
     "mLSTM": _case("mlstm.mlstm", _q, _k, _v, _normal(B, H, T), _normal(B, H, T), mixed=2),
     "unit": Case("unit", norms.unit, None, (_rows,)),
