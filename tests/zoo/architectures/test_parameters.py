@@ -165,6 +165,10 @@ STARTS = [
     ("mlp_mixer", 400, 8, {"length": 300},
      {"fc1.weight": N(300**-0.5), "fc2.weight": N(200**-0.5), "*.bias": ZERO}),
     ("gmlp", 64, 4, {"expand": 2.0}, {"fc2.weight": out(64, 4)}),
+    ("ttt_linear", 256, 8, {},
+     {"[qvg]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8), "W1 learnable_ttt_lr_weight": N(0.02),
+      "b1 learnable_ttt_lr_bias learnable_token_idx *norm*bias": ZERO, "*norm*weight": ONE,
+      "conv_[qk].weight": U(0.5)}),
 ]  # fmt: skip
 
 

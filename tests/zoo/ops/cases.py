@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import diagonal_scan, linear_attention, mesa, norms
+from zoo.ops import diagonal_scan, linear_attention, mesa, norms, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -195,6 +195,13 @@ CASES = {
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
+    "TTT-Linear": Case(
+        "ttt",
+        lambda *x: ttt.ttt_linear(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),
+        lambda *x: ttt.ttt_linear_naive(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),
+        (_q, _k, _v / 4, _beta / 4, _beta[:, :1], _normal(H, V), _normal(H, V), _state, _state / 4),
+        mixed=2,
+    ),
     "Vandermonde kernel": _case("layers.vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
     "Vandermonde state": _case("layers.vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
     "WKV": _case("wkv4.wkv", -_positive(D), _weight, _rows, _others),

@@ -43,6 +43,7 @@ from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
+from zoo.ops.ttt import ttt_linear
 from zoo.ops.wkv4 import wkv
 
 
@@ -77,7 +78,7 @@ CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attent
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
-PADDED = {wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
+PADDED = {ttt_linear: "mask", wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
