@@ -8,14 +8,16 @@ from pathlib import Path
 import einops
 import torch
 from fla import layers
-from fla.layers import mamba3
+from fla.layers import mamba3, mesa_net
+from fla.ops.mesa_net.naive import naive_mesa_net_exact
 
 
 def official(path, name):
     """A function of a test of state-spaces/mamba, of which $MAMBA is a checkout (e9594ce1): the file wants a GPU."""
     source = ast.parse((Path(os.environ["MAMBA"]) / "tests" / "ops" / path).read_text(encoding="utf-8"))
     wanted = [part for part in source.body if isinstance(part, ast.FunctionDef) and part.name == name]
-    names = {"torch": torch, "F": torch.nn.functional, "math": math, "repeat": einops.repeat}
+    names = {"torch": torch, "F": torch.nn.functional, "math": math}
+    names |= {"rearrange": einops.rearrange, "repeat": einops.repeat}
     exec("from typing import *\nfrom torch import Tensor", names)
     exec(compile(ast.Module(wanted, []), path, "exec"), names)
     return names[name]
@@ -55,4 +57,16 @@ def run_mamba3():
     layers.Mamba3.forward = lambda layer, x, **_: layer.cuda_kernels_forward(x)  # which asks for no device
 
 
-STAND_INS = {"Mamba3": run_mamba3}
+def run_mesa_net():
+    """By the official exact solution, whose states have the default dtype."""
+
+    def exactly(q, k, v, g, beta, lamb, **_):
+        torch.set_default_dtype(torch.float64)
+        solved = naive_mesa_net_exact(mesa_net.l2_norm(q), mesa_net.l2_norm(k), v, g, lamb, beta)
+        torch.set_default_dtype(torch.float32)
+        return solved
+
+    mesa_net.chunk_mesa_net = exactly
+
+
+STAND_INS = {"Mamba3": run_mamba3, "MesaNet": run_mesa_net}

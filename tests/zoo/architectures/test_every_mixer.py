@@ -65,11 +65,13 @@ FLOAT32 = {
     "mamba": "h",
     "mamba2": "S",
     "mamba3": "S angle",
+    "mesa_net": "G S",
     "mlstm": "C n m",
     "performer": "S z",
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "ttt_linear": "W G",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}
