@@ -54,6 +54,7 @@ def test_what_looks_both_ways_cannot_continue(name):
 
 FLOAT32 = {
     "delta_net": "S",
+    "deltaformer": "v",
     "fast_weights": "S",
     "gated_delta_net": "S",
     "gla": "S",
@@ -65,10 +66,12 @@ FLOAT32 = {
     "mamba": "h",
     "mamba2": "S",
     "mlstm": "C n m",
+    "path": "k",
     "performer": "S z",
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "wall": "k",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

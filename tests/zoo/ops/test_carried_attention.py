@@ -29,11 +29,17 @@ def inputs(name, T, *, fade=False, padded=False, given=False):
     """q, k, v and what carries keys; the fade; which keys are valid; what came before."""
     torch.manual_seed(T)
     q, k, v, own = normal(H, T, K), normal(G, T, K), normal(G, T, V), H if name == "wall" else G
-    carry = [-normal(H, T, K).exp()] if name == "wall" else [F.normalize(normal(G, T, K), dim=-1), 2 * torch.rand(B, G, T)]
+    carry = (
+        [-normal(H, T, K).exp()] if name == "wall" else [F.normalize(normal(G, T, K), dim=-1), 2 * torch.rand(B, G, T)]
+    )
     valid = torch.rand(B, 1, T) < 0.7 if padded else None
     past = torch.rand(B, 1, S) < 0.7 if padded else None
     state = Carried(normal(own, S, K), normal(G, S, V), past, -normal(H, S).exp() if fade else None)
-    return [q, k, v, *(x.double() for x in carry), -normal(H, T).exp() if fade else None], valid, state if given else None
+    return (
+        [q, k, v, *(x.double() for x in carry), -normal(H, T).exp() if fade else None],
+        valid,
+        state if given else None,
+    )
 
 
 def flat(form, valid, state):
@@ -100,7 +106,7 @@ def test_beta_of_two_reflects_keys_of_earlier_steps_only():
 @each
 def test_a_key_that_is_not_valid_is_seen_by_its_own_query_alone(name):
     tensors, valid, _ = inputs(name, 37, padded=True)
-    (q, k, v), gone = tensors[:3], ~valid[0, 0]
+    (_, k, v), gone = tensors[:3], ~valid[0, 0]
     before, _ = OPS[name][0](*tensors, valid)
     tensors[1], tensors[2] = (x.clone() for x in (k, v))
     tensors[1][0, :, gone] += 1
@@ -131,4 +137,5 @@ def test_shapes_without_data(name):
     with torch.device("meta"):
         q, k, beta = torch.empty(B, H, 20, K), torch.empty(B, G, 20, K), torch.empty(B, G, 20)
     o, new = OPS[name][0](q, k, k, *([q] if name == "wall" else [k, beta]))
-    assert o.shape == q.shape and new.k.shape == (q if name == "wall" else k).shape
+    assert o.shape == q.shape
+    assert new.k.shape == (q if name == "wall" else k).shape
