@@ -90,18 +90,31 @@ class NSA(ProjectedAttention):
         now, count = places(state, x.shape[1], mask, x.device)
         q, k, v = self.project(x, now)
         k, v = lined_up(state, k, v, now)
-        q, k_cmp, v_cmp = q.to(k.dtype), means(k, self.block_size), means(v, self.block_size)
-        block = torch.arange(k_cmp.shape[2], device=x.device)
-        past = (block + 1) * self.block_size <= now[:, None, :, None] + 1
-        selected = self.select(q, k_cmp, past, now).repeat_interleave(self.heads // self.kv_heads, dim=1)
-        branches = (
-            attend(q, k_cmp, v_cmp, visible=past),
-            attend(q, k, v, visible=seen(selected, self.block_size, now, k.shape[2])),
-            self.window(q, k, v, now, first=state is None),
-        )
+        branches = self.branches(q.to(k.dtype), k, v, now, first=state is None)
         gates = few(x, self.g_proj.weight).sigmoid().unflatten(-1, (self.heads, 3)).transpose(1, 2)
         y = sum(gate[..., None] * o for gate, o in zip(gates.unbind(-1), branches, strict=True))
         return self.o_proj(merge_heads(y).to(x.dtype)), None if state is None else {"k": k, "v": v, **count}
+
+    def branches(
+        self,
+        q: Float[Tensor, "B H T d"],
+        k: Float[Tensor, "B G S d"],
+        v: Float[Tensor, "B G S d"],
+        now: Int[Tensor, "#B T"],
+        *,
+        first: bool,
+    ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T d"], Float[Tensor, "B H T d"]]:
+        """o^cmp, o^slc and o^win of queries at the steps `now`; in the `first` call keys stand where they do."""
+        k_cmp, v_cmp = means(k, self.block_size), means(v, self.block_size)
+        end = self.block_size * torch.arange(1, k_cmp.shape[2] + 1, device=q.device)
+        past = end <= now[:, None, :, None] + 1
+        selected = self.select(q, k_cmp, past, now).repeat_interleave(self.heads // self.kv_heads, dim=1)
+        o_cmp = attend(q, k_cmp, v_cmp, visible=past)
+        o_slc = attend(q, k, v, visible=seen(selected, self.block_size, now, k.shape[2]))
+        if first:
+            return o_cmp, o_slc, banded_attention.attend(q, k, v, before=self.window_size - 1)
+        behind = now[:, None, :, None] - torch.arange(k.shape[2], device=q.device)
+        return o_cmp, o_slc, attend(q, k, v, visible=(behind >= 0) & (behind < self.window_size))
 
     @torch.no_grad()
     @in_fp32
@@ -119,21 +132,6 @@ class NSA(ProjectedAttention):
         forced = (block == 0) | (block == own - 1) | (block == own)
         p = p.masked_fill(~past, -1).masked_fill(forced, 2)
         return largest(p, self.block_counts) & (past | forced)
-
-    def window(
-        self,
-        q: Float[Tensor, "B H T d"],
-        k: Float[Tensor, "B G S d"],
-        v: Float[Tensor, "B G S d"],
-        now: Int[Tensor, "#B T"],
-        *,
-        first: bool,
-    ) -> Float[Tensor, "B H T d"]:
-        """o_t^win. In the first call keys stand where the queries do."""
-        if first:
-            return banded_attention.attend(q, k, v, before=self.window_size - 1)
-        behind = now[:, None, :, None] - torch.arange(k.shape[2], device=q.device)
-        return attend(q, k, v, visible=(behind >= 0) & (behind < self.window_size))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         steps = torch.zeros(batch, device=device, dtype=torch.long)

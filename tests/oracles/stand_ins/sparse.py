@@ -3,7 +3,7 @@
 import math
 
 import torch
-from fla.layers import deltaformer, moba, nsa, parallax, path_attn, wall_attn
+from fla.layers import deltaformer, nsa, parallax, path_attn, wall_attn
 from fla.ops.deltaformer.naive import naive_deltaformer_attn
 from fla.ops.moba import parallel as moba_op
 from fla.ops.nsa import naive as nsa_op
@@ -70,9 +70,7 @@ def flash_forward(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, causal, **
     return out, lse, None, None
 
 
-def flash_backward(
-    dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, softmax_scale, causal, **_
-):
+def flash_backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, cu_seqlens_q, cu_seqlens_k, softmax_scale, causal, **_):
     for at, of in spans(cu_seqlens_q, cu_seqlens_k):
         p = (scored(q[at], k[of], softmax_scale, causal) - softmax_lse[:, at, None]).exp()
         dp = torch.einsum("thd,shd->hts", dout[at], v[of])
