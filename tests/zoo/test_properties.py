@@ -65,6 +65,7 @@ STATE = {
     **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
     "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
+    "deltaformer": [attention],  # of keys and corrected values
     "fast_weights": [matrices],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     "gla": [floats(lambda D, T: D // 2 * D // H)],
@@ -87,6 +88,10 @@ STATE = {
     "mesa_net": [floats(lambda D, T: 2 * D * D // H + 2 * 3 * D)],  # G and S; two convolutions of width 4
     "min_gru": [floats(lambda D, T: D)],
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
+    "moba": [cached(lambda T: T, lambda D: D, counter=8)],
+    "nsa": [cached(lambda T: T, lambda D: D // H, counter=8)],  # all heads share one of keys
+    "parallax": [attention],
+    "path": [lambda D, T: 4 * 2 * T * D + T + 4 * D * (3 - 1)],  # which keys are valid; a convolution of width 3
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
     "rg_lru": griffin,
@@ -97,6 +102,7 @@ STATE = {
     "slstm": [floats(lambda D, T: 4 * D + 3 * D)],  # h, c, n, m; a convolution of width 4
     "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
     "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
+    "wall": [lambda D, T: 4 * 2 * T * D + T],  # keys and values, and which are valid
 }
 
 

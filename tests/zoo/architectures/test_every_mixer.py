@@ -54,6 +54,7 @@ def test_what_looks_both_ways_cannot_continue(name):
 
 FLOAT32 = {
     "delta_net": "S",
+    "deltaformer": "v",
     "fast_weights": "S",
     "gated_delta_net": "S",
     "gla": "S",
@@ -67,11 +68,13 @@ FLOAT32 = {
     "mamba3": "S angle",
     "mesa_net": "G S",
     "mlstm": "C n m",
+    "path": "k",
     "performer": "S z",
     "s4": "x",
     "s4d": "x",
     "s5": "x",
     "ttt_linear": "W G",
+    "wall": "k",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

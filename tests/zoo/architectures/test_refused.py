@@ -17,6 +17,7 @@ REFUSED = {
     "bigbird": [({"heads": 5}, "does not divide"), ({"block_size": 0}, "0"), ({"random_blocks": 0}, "0")],
     "delta_net": [({"heads": 5}, "key width 12 does not divide into 5 heads"), ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"), ({"conv_size": 0}, "conv_size")],
+    "deltaformer": [({"heads": 5}, "does not divide into 5 heads")],
     "fast_weights": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 0}, "does not divide"),
         ({"d_head": 0}, "d_head"), ({"feature_map": "dpfp", "nu": 6}, "between 1 and 5")],
     "gated_delta_net": [({"heads": 4, "value_heads": 6}, "not a multiple"), ({"heads": 0}, "not a multiple"),
@@ -55,8 +56,16 @@ REFUSED = {
         ({"qkv_proj_blocksize": 5, "round_proj_up_to_multiple_of": 64}, "blocks"),
         ({"proj_factor": 0}, "proj_factor"), ({"conv1d_kernel_size": 0}, "conv1d_kernel_size must be at least 1"),
         ({"round_proj_up_to_multiple_of": 0}, "round_proj_up_to_multiple_of must be")],
+    "moba": [({"heads": 5}, "does not divide into 5 heads"), ({"moba_chunk_size": 0}, "moba_chunk_size"),
+        ({"moba_topk": 0}, "moba_topk"), ({"heads": 4, "kv_heads": 3}, "evenly")],
+    "nsa": [({"heads": 5}, "does not divide into 5 heads"), ({"block_size": 0}, "block_size"),
+        ({"block_counts": 2}, "block_counts must be at least 3, got 2"), ({"window_size": 0}, "window_size"),
+        ({"head_dim": 0}, "head_dim")],
     "nystromformer": [({"heads": 5}, "does not divide into 5 heads"), ({"num_landmarks": 0}, "at least 1"),
         ({"conv_kernel_size": 4}, "odd")],
+    "parallax": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4, "kv_heads": 3}, "evenly")],
+    "path": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4, "kv_heads": 3}, "evenly"),
+        ({"conv_size": 0}, "conv_size")],
     "performer": [({"heads": 5}, "does not divide into 5 heads"), ({"features": 0}, "at least 1"),
         ({"eps": 0.0}, "must be positive")],
     "reformer": [({"heads": 5}, "does not divide into 5 heads"), ({"buckets": 3}, "even"),
@@ -83,6 +92,7 @@ REFUSED = {
     "ttt_linear": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4}, "even, got 3"),
         ({"heads": 2, "mini_batch_size": 0}, "mini_batch_size"), ({"heads": 2, "conv_kernel": 0}, "conv_kernel"),
         ({"heads": 2, "ttt_base_lr": 0.0}, "ttt_base_lr"), ({"heads": 2, "rope_theta": -1.0}, "rope_theta")],
+    "wall": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4, "kv_heads": 3}, "evenly")],
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import diagonal_scan, linear_attention, mesa, norms, ttt
+from zoo.ops import carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -91,6 +91,17 @@ _gram = (lambda x: (x @ x.mT).bfloat16().double())(_normal(B, H, K, K) / 2)
 _recurrent, _mean = linear_attention.recurrent, partial(linear_attention.weighted_mean, eps=1e-3)
 
 
+def _carried(name: str, *inputs: Tensor) -> Case:
+    """What it returns, without the values and what is None."""
+
+    def tensors(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        o, new = form(*inputs)
+        return o, new.k
+
+    forms = (getattr(carried_attention, f"{name}_attention{which}") for which in ("", "_naive"))
+    return Case("carried_attention", *(partial(tensors, form) for form in forms), inputs)
+
+
 def _linear(*inputs: Tensor) -> Case:
     return Case("linear_attention", linear_attention.linear_attention, _recurrent, inputs, mixed=2)
 
@@ -119,6 +130,9 @@ CASES = {
         (_fading(B, T, D), _rows, _normal(B, D)),
     ),
     "positive": _case("elementwise.positive", _rows, op="positive"),
+    "parallax": _case("parallax.parallax", _q, _normal(B, H, T, K) / 2, _k, _v),
+    "path attention": _carried("path", _q, _k, _v, _unit_k, _beta, _per_head),
+    "wall attention": _carried("wall", _q, _k, _v, _per_channel, _per_head),
     "h3": _case("h3.h3", _normal(3, 4, B, T), _normal(3, 4), _normal(4, 3), _complex(4, N), _poles(4, N), _normal(4)),
     "linear attention": _linear(_q, _k, _v),
     "linear attention, a decay per head": _linear(_q, _k, _v, _per_head, _state),
@@ -194,6 +208,7 @@ CASES = {
     "short convolution, unit vectors and padding": _case(
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
+    "softmax delta rule": _case("softmax_delta.softmax_delta", _q, _k, _v, _beta),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
     "TTT-Linear": Case(
         "ttt",

@@ -90,7 +90,8 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
 def decayed(
     q: Float[Tensor, "*N C K"], k: Float[Tensor, "*N C K"], g: Float[Tensor, "*N C K"]
 ) -> tuple[Float[Tensor, "*N C C"], Float[Tensor, "*N C K"], Float[Tensor, "*N C K"]]:
-    """Σ_n q_tn k_jn e^{g_{j+1,n} + ... + g_tn} for j ≤ t, C a power of two; log decays from the start, and to the end."""
+    """Σ_n q_tn k_jn e^{g_{j+1,n} + ... + g_tn}, j ≤ t, of a power of two of steps; log decays from the start and to the
+    end."""
     pairs, total = (q * k).sum(-1)[..., None, None], g
     from_start, to_end, size = g, torch.zeros_like(g), 1
     while size < q.shape[-2]:
