@@ -55,6 +55,7 @@ def test_what_looks_both_ways_cannot_continue(name):
 FLOAT32 = {
     "delta_net": "S",
     "fast_weights": "S",
+    "forgetting": "decay",
     "gated_delta_net": "S",
     "gla": "S",
     "gss": "x",
@@ -69,6 +70,7 @@ FLOAT32 = {
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "yoco": "S",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

@@ -12,11 +12,15 @@ from .mixers import make_mixer, part_of
 
 T = 17
 REFUSED = {
+    "attention": [({"heads": 5}, "does not divide"), ({"head_dim": 0}, "head_dim"), ({"scale": 0.0}, "scale")],
     "based": [({"heads": 5}, "width 12"), ({"feature_dim": 0}, "feature_dim"), ({"eps": -1.0}, "eps")],
     "base_conv": [({"expand_proj": 0}, "two halves"), ({"kernel_size": 0}, "kernel_size")],
     "bigbird": [({"heads": 5}, "does not divide"), ({"block_size": 0}, "0"), ({"random_blocks": 0}, "0")],
     "delta_net": [({"heads": 5}, "key width 12 does not divide into 5 heads"), ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"), ({"conv_size": 0}, "conv_size")],
+    "differential": [({"heads": 5}, "does not divide into 10 heads"), ({"heads": 0}, "heads"),
+        ({"kv_heads": 4}, "cannot share 4 heads")],
+    "forgetting": [({"heads": 5}, "does not divide"), ({"kv_heads": 3}, "cannot share 3 heads")],
     "fast_weights": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 0}, "does not divide"),
         ({"d_head": 0}, "d_head"), ({"feature_map": "dpfp", "nu": 6}, "between 1 and 5")],
     "gated_delta_net": [({"heads": 4, "value_heads": 6}, "not a multiple"), ({"heads": 0}, "not a multiple"),
@@ -43,6 +47,9 @@ REFUSED = {
         ({"A_init_range": (0.0, 1.0)}, "A_init_range"), ({"dt_max": 1e-4}, "dt_min")],
     "mega": [({"zdim": 0}, "at least 1"), ({"ndim": 0}, "at least 1"),
         ({"zdim": 3, "rel_pos_bias": "rotary"}, "even zdim"), ({"chunk_size": 0}, "chunk_size")],
+    "mla": [({"heads": 0}, "heads"), ({"kv_lora_rank": 0}, "kv_lora_rank"), ({"q_lora_rank": 0}, "q_lora_rank"),
+        ({"qk_rope_head_dim": 0}, "qk_rope_head_dim"), ({"v_head_dim": 0}, "v_head_dim"),
+        ({"norm_eps": 0.0}, "norm_eps")],
     "mlp_mixer": [({"tokens_ratio": 0.01}, "leaves no hidden units")],
     "mlstm": [({"heads": 3, "round_proj_up_to_multiple_of": 64}, "64 units, .* do not divide into 3 heads"),
         ({"heads": 0}, "heads must be at least 1"),
@@ -74,6 +81,8 @@ REFUSED = {
         ({"heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size")],
     "synthesizer": [({"heads": 5}, "does not divide into 5 heads"), ({"rank": 0}, "rank must be at least 1"),
         ({"factor": T + 1}, f"factor must lie in 1 .. {T}")],
+    "yoco": [({"heads": 5}, "does not divide"), ({"kv_heads": 3}, "cannot share 3 heads"),
+        ({"norm_eps": 0.0}, "norm_eps"), ({"gate_logit_normalizer": 0.0}, "gate_logit_normalizer")],
 }  # fmt: skip
 
 
