@@ -65,11 +65,14 @@ FLOAT32 = {
     "lru": "x",
     "mamba": "h",
     "mamba2": "S",
+    "mamba3": "S angle",
+    "mesa_net": "G S",
     "mlstm": "C n m",
     "performer": "S z",
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "ttt_linear": "W G",
     "yoco": "S",
 }
 """What of a state is float32 where the rest is bfloat16."""
