@@ -14,8 +14,9 @@ from zoo.checks.subject import LONG, Subject, distance
 from zoo.contract import Shape
 
 EQUIVARIANT = {
-    "bilinear_attention", "deepnorm", "gpt2", "linear_transformer", "parallel_block", "performer", "post_ln", "pre_ln",
-    "residual_dual", "rezero", "sandwich_ln", "transformer_2017", "transformer_pp",
+    "bilinear_attention", "deepnorm", "differential", "gated_attention", "gpt2", "gqa", "linear_transformer", "mla",
+    "parallel_block", "performer", "post_ln", "pre_ln", "residual_dual", "rezero", "sandwich_ln", "transformer_2017",
+    "transformer_pp",
 }  # fmt: skip
 """Without positions and looking both ways, these see a set."""
 
@@ -66,9 +67,13 @@ STATE = {
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
     "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
     "deltaformer": [attention],  # of keys and corrected values
+    "differential": [attention],
     "fast_weights": [matrices],
+    "forgetting": [lambda D, T: 4 * (2 * T * D + T * H)],  # beside the cache, of each key and head what is left of it
+    "gated_attention": [attention],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     "gla": [floats(lambda D, T: D // 2 * D // H)],
+    "gqa": [cached(lambda T: T, lambda D: D // 2)],  # two heads of four
     "griffin": [*griffin, *griffin, multi_query_window],
     "gru": [floats(lambda D, T: D)],
     "gss": [floats(lambda D, T: D // 4 * 2 * 512)],  # 512 complex numbers to each of D/4 channels
@@ -87,6 +92,7 @@ STATE = {
     "mega": [lambda D, T: 4 * (16 * D + T * (D // 4 + 2 * D)) + 8],  # 16 averages to a feature; keys D/4, values 2 D
     "mesa_net": [floats(lambda D, T: 2 * D * D // H + 2 * 3 * D)],  # G and S; two convolutions of width 4
     "min_gru": [floats(lambda D, T: D)],
+    "mla": [floats(lambda D, T: T * (D // 4 + D // H // 2))],  # a latent and half of a head
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
     "moba": [cached(lambda T: T, lambda D: D, counter=8)],
     "nsa": [cached(lambda T: T, lambda D: D // H, counter=8)],  # all heads share one of keys
@@ -103,6 +109,7 @@ STATE = {
     "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
     "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
     "wall": [lambda D, T: 4 * 2 * T * D + T],  # keys and values, and which are valid
+    "yoco": [lambda D, T: 4 * D * D // H + 8, attention, lambda D, T: 0],  # rotations need the position; one cache
 }
 
 

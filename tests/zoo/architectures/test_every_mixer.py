@@ -56,6 +56,7 @@ FLOAT32 = {
     "delta_net": "S",
     "deltaformer": "v",
     "fast_weights": "S",
+    "forgetting": "decay",
     "gated_delta_net": "S",
     "gla": "S",
     "gss": "x",
@@ -75,6 +76,7 @@ FLOAT32 = {
     "s5": "x",
     "ttt_linear": "W G",
     "wall": "k",
+    "yoco": "S",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

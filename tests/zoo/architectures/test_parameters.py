@@ -23,6 +23,7 @@ GATES = "rg_lru.input_gate_weight rg_lru.recurrent_gate_weight"
 
 # mixer, options, {names: override}; other parameters follow the rule: matrices of linear layers and convolutions decay.
 OVERRIDES = [
+    ("attention", {"qk_norm": True, "gate": True, "sinks": True}, {}),
     ("delta_net", {"use_gate": True}, {}),
     ("gated_delta_net", {}, {"A_log dt_bias": FREE}),
     ("rg_lru", {}, {GATES: DECAYS, "rg_lru.recurrent_param": FREE}),
@@ -114,6 +115,18 @@ PRE_LN = {"query.weight key.weight value.weight": N(1 / 16), "out.weight": out(2
 # mixer, width, depth, options (and the length, 64 unless it says so), {patterns: what matches starts as}
 STARTS = [
     ("attention", 128, 8, {}, {"qkv.weight": N(128**-0.5), "out.weight": out(128, 8), "*.bias": ZERO}),
+    ("attention", 128, 8, {"qk_norm": True, "gate": True, "sinks": True, "head_dim": 64},
+     {"qkv.weight gate.weight": N(128**-0.5), "out.weight": out(256, 8), "*_norm.weight": ONE, "sinks *.bias": ZERO}),
+    ("differential", 256, 4, {}, {"[qkv]_proj.weight": N(1 / 16), "out_proj.weight": out(256, 4), "subln.weight": ONE}),
+    ("forgetting", 256, 4, {"qkv_bias": True, "qk_norm": True, "use_output_gate": True},
+     {"[qkvfg]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 4), "*.bias": ZERO, "*_norm.weight": ONE}),
+    ("mla", 256, 4, {"q_lora_rank": 128},
+     {"q_proj.0.weight kv_proj.0.weight k_rope.weight": N(1 / 16), "q_proj.2.weight": N(128**-0.5),
+      "kv_proj.2.weight": N(1 / 8), "o_proj.weight": out(256, 4), "*_proj.1.weight": ONE}),
+    ("yoco", 256, 4, {}, {"attn.[qkvg]_proj.weight attn.gk_proj.weight": N(1 / 16), "attn.o_proj.weight": out(256, 4)}),
+    ("yoco", 256, 1, {"qk_norm": True},
+     {"attn.q_proj.weight shared_kv_builder.[kv]_proj.weight": N(1 / 16), "attn.o_proj.weight": out(256, 1),
+      "attn.q_norm.weight shared_kv_builder.kv_norm.weight": ONE}),
     ("local", 256, 4, {"kv_heads": 2},
      {"[qkv]_proj.weight": N(1 / 16), "out_proj.weight": out(256, 4), "*.bias": ZERO}),
     ("longformer", 256, 4, {}, PRE_LN),

@@ -12,12 +12,16 @@ from .mixers import make_mixer, part_of
 
 T = 17
 REFUSED = {
+    "attention": [({"heads": 5}, "does not divide"), ({"head_dim": 0}, "head_dim"), ({"scale": 0.0}, "scale")],
     "based": [({"heads": 5}, "width 12"), ({"feature_dim": 0}, "feature_dim"), ({"eps": -1.0}, "eps")],
     "base_conv": [({"expand_proj": 0}, "two halves"), ({"kernel_size": 0}, "kernel_size")],
     "bigbird": [({"heads": 5}, "does not divide"), ({"block_size": 0}, "0"), ({"random_blocks": 0}, "0")],
     "delta_net": [({"heads": 5}, "key width 12 does not divide into 5 heads"), ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"), ({"conv_size": 0}, "conv_size")],
     "deltaformer": [({"heads": 5}, "does not divide into 5 heads")],
+    "differential": [({"heads": 5}, "does not divide into 10 heads"), ({"heads": 0}, "heads"),
+        ({"kv_heads": 4}, "cannot share 4 heads")],
+    "forgetting": [({"heads": 5}, "does not divide"), ({"kv_heads": 3}, "cannot share 3 heads")],
     "fast_weights": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 0}, "does not divide"),
         ({"d_head": 0}, "d_head"), ({"feature_map": "dpfp", "nu": 6}, "between 1 and 5")],
     "gated_delta_net": [({"heads": 4, "value_heads": 6}, "not a multiple"), ({"heads": 0}, "not a multiple"),
@@ -50,6 +54,9 @@ REFUSED = {
     "mesa_net": [({"heads": 5}, "does not divide into 5 heads"), ({"head_dim": 0}, "head_dim"),
         ({"conv_size": 0}, "conv_size"), ({"max_cg_step_training": 0}, "max_cg_step_training"),
         ({"lambda_lower_bound": 1.0}, "starts at 1"), ({"lambda_lower_bound": 0.0}, "between 0")],
+    "mla": [({"heads": 0}, "heads"), ({"kv_lora_rank": 0}, "kv_lora_rank"), ({"q_lora_rank": 0}, "q_lora_rank"),
+        ({"qk_rope_head_dim": 0}, "qk_rope_head_dim"), ({"v_head_dim": 0}, "v_head_dim"),
+        ({"norm_eps": 0.0}, "norm_eps")],
     "mlp_mixer": [({"tokens_ratio": 0.01}, "leaves no hidden units")],
     "mlstm": [({"heads": 3, "round_proj_up_to_multiple_of": 64}, "64 units, .* do not divide into 3 heads"),
         ({"heads": 0}, "heads must be at least 1"),
@@ -93,6 +100,8 @@ REFUSED = {
         ({"heads": 2, "mini_batch_size": 0}, "mini_batch_size"), ({"heads": 2, "conv_kernel": 0}, "conv_kernel"),
         ({"heads": 2, "ttt_base_lr": 0.0}, "ttt_base_lr"), ({"heads": 2, "rope_theta": -1.0}, "rope_theta")],
     "wall": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4, "kv_heads": 3}, "evenly")],
+    "yoco": [({"heads": 5}, "does not divide"), ({"kv_heads": 3}, "cannot share 3 heads"),
+        ({"norm_eps": 0.0}, "norm_eps"), ({"gate_logit_normalizer": 0.0}, "gate_logit_normalizer")],
 }  # fmt: skip
 
 

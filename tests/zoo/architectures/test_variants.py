@@ -18,10 +18,14 @@ VARIANTS = [
     ("delta_net", {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1}),
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
     ("delta_net", {"use_beta": False, "qk_activation": "relu", "heads": 2}),
+    ("differential", {"heads": 4, "kv_heads": 2, "positions": "none"}),
     ("fast_weights", {"rule": "sum"}),
     ("fast_weights", {"feature_map": "dpfp", "nu": 3, "d_head": 5, "heads": 2}),
     ("fast_weights", {"feature_map": "relu", "attention_norm": True}),
     ("fast_weights", {"rule": "sum", "feature_map": "dpfp", "nu": 1}),
+    ("forgetting", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True, "use_output_gate": True}),
+    ("gated_attention", {"kv_heads": 2, "head_dim": 24, "sinks": True, "bias": True}),
+    ("gated_attention", {"kv_heads": 1, "sinks": True, "positions": "alibi"}),
     ("gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3}),
     ("gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
     ("gla", {"heads": 2, "kv_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "clamp_min": -0.05}),
@@ -46,6 +50,7 @@ VARIANTS = [
     ("mega", {"attention_activation": "laplace", "rel_pos_bias": "rotary"}),
     ("mega", {"chunk_size": 5, "rel_pos_bias": "rotary"}),
     ("mesa_net", {"heads": 2, "head_dim": 5, "use_output_gate": True, "conv_size": 3, "conv_bias": True}),
+    ("mla", {"q_lora_rank": 9, "qk_rope_head_dim": 6, "kv_lora_rank": 5, "v_head_dim": 7, "qk_nope_head_dim": 3}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
     ("performer", {"kernel": "relu"}),
     ("reformer", {"chunk": 4, "hashes": 2, "duplicates": False}),
@@ -66,6 +71,8 @@ VARIANTS = [
     ("synthesizer", {"variant": "random", "dot": "alpha"}),
     ("synthesizer", {"variant": "dense", "dot": "plus"}),
     ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
+    ("yoco", {"self_decoder": "swa", "window_size": 6, "kv_heads": 2, "qk_norm": True, "depth": 5}),
+    ("yoco", {"gate_logit_normalizer": 2.0, "positions": "none"}),
 ]
 
 
@@ -81,9 +88,10 @@ def test_variants(architecture):
 
 
 MASKED_FIRST = {
-    "based", "bigbird", "delta_net", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3", "hyena",
-    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer", "mlstm",
-    "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "ttt_linear",
+    "based", "bigbird", "delta_net", "differential", "fast_weights", "forgetting", "gated_delta_net", "gla", "griffin",
+    "gss", "h3", "hyena", "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net",
+    "mla", "mlp_mixer", "mlstm", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "ttt_linear",
+    "yoco",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
+from zoo.ops import attention, carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -119,6 +119,12 @@ def _flat(op: Callable[..., Any]) -> Callable[..., Any]:
 CASES = {
     "attention": _case("attention.attend", _q, _k, _v, causal=True),
     "attention, all keys": _case("attention.attend", _q, _k, _v),
+    "attention, sinks and a bias of keys": Case(
+        "attention",
+        lambda q, k, v, bias, sink: attention.attend(q, k, v, causal=True, bias=bias, sink=sink),
+        lambda q, k, v, bias, sink: attention.attend_naive(q, k, v, causal=True, bias=bias, sink=sink),
+        (_q, _k, _v, _normal(B, H, 1, T), _normal(H)),
+    ),
     "cauchy": _case("cauchy.kernel", _poles(4, 3), 0.25 * _complex(1, 4, 3), _complex(4, 3), _complex(2, 4, 3), L=9),
     "delta rule": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, _per_head, _state, mixed=2),
     "delta rule, no decay": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, mixed=2),
