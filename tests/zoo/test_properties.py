@@ -57,6 +57,8 @@ griffin = [lambda D, T: 4 * (D + 3 * D) + 1]  # h, three inputs of the convoluti
 matrices = floats(lambda D, T: D * D // H)  # H of (D/H)²
 base_conv = floats(lambda D, T: 2 * D * (3 - 1))
 taylor = floats(lambda D, T: (1 + 16 + 16 * 17 // 2) * (D + H))  # 1, x and the products of d' = 16, and a normaliser
+wide_delta = floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))
+square_delta = floats(lambda D, T: D * D // H + 3 * 3 * D)  # with three convolutions of width 4
 rwkv_matrices = floats(lambda D, T: 2 * D + D * 32)  # both token shifts, and D/32 heads of 32²
 
 STATE = {
@@ -64,9 +66,12 @@ STATE = {
     "bilinear_attention": [attention],  # of inputs and values
     **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
-    "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
+    **{name: [square_delta] for name in ("delta_net", "gated_delta_net_2", "kda")},
+    **{name: [wide_delta] for name in ("comba", "gated_delta_net")},  # keys of ¾ D, values twice as wide
     "fast_weights": [matrices],
-    "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
+    "gated_delta_product": [  # two keys and two values a token
+        floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 3 + 2 * 3 * D // 2))
+    ],
     "gla": [floats(lambda D, T: D // 2 * D // H)],
     "griffin": [*griffin, *griffin, multi_query_window],
     "gru": [floats(lambda D, T: D)],
@@ -84,8 +89,10 @@ STATE = {
     "mamba2": [floats(lambda D, T: 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1))],  # N = 128; the convolution has x, B, C
     "mega": [lambda D, T: 4 * (16 * D + T * (D // 4 + 2 * D)) + 8],  # 16 averages to a feature; keys D/4, values 2 D
     "min_gru": [floats(lambda D, T: D)],
+    "mixture_of_memories": [floats(lambda D, T: 5 * ((D // 2) ** 2 // H + 3 * 3 * D // 2))],  # four, and the shared one
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
+    "precond_gated_delta_net": [lambda D, T: wide_delta(D, T) + 4 * (3 * D // 4)],  # how much each channel has held
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
     "rg_lru": griffin,
     "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent

@@ -14,6 +14,9 @@ from .mixers import start
 CHECKS = ("causality", "both_ways", "resumption", "padding", "padded_state", "batching", "gradients", "extremes")
 VARIANTS = [
     ("bigbird", {"block_size": 1, "random_blocks": 1}),
+    ("comba", {"heads": 2, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True}),
+    ("comba", {"use_output_gate": False, "use_output_correction": False, "use_inner_decay": False}),
+    ("comba", {"use_short_conv": False}),
     ("delta_net", {"heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True}),
     ("delta_net", {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1}),
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
@@ -24,6 +27,11 @@ VARIANTS = [
     ("fast_weights", {"rule": "sum", "feature_map": "dpfp", "nu": 1}),
     ("gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3}),
     ("gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
+    ("gated_delta_net_2", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "allow_neg_eigval": True}),
+    ("gated_delta_net_2", {"use_short_conv": False}),
+    ("gated_delta_product", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "num_householder": 3}),
+    ("gated_delta_product", {"use_forget_gate": False, "use_short_conv": False, "use_output_gate": False}),
+    ("gated_delta_product", {"num_householder": 1, "allow_neg_eigval": False, "conv_size": 3, "conv_bias": True}),
     ("gla", {"heads": 2, "kv_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "clamp_min": -0.05}),
     ("gla", {"use_short_conv": True, "conv_size": 3, "conv_bias": True, "feature_map": "sigmoid", "gate_fn": "relu"}),
     ("gla", {"use_output_gate": False, "elementwise_affine": False, "gate_logit_normalizer": 1.0}),
@@ -31,6 +39,8 @@ VARIANTS = [
     ("h3", {"head_dim": 2, "d_state": 8, "disc": "bilinear"}),
     ("hyena", {"order": 3, "short_filter_order": 1}),
     ("hyena", {"order": 4, "short_filter_order": 5}),
+    ("kda", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True}),
+    ("kda", {"lower_bound": -5.0, "allow_neg_eigval": True, "use_short_conv": False}),
     ("linear_transformer", {"heads": 2, "d_keys": 5, "d_values": 3}),
     ("linformer", {"k": 5, "sharing": "none"}),
     ("linformer", {"k": 5, "sharing": "key_value"}),
@@ -42,8 +52,12 @@ VARIANTS = [
     ("mega", {"chunk_size": 5, "attention_activation": "laplace"}),
     ("mega", {"attention_activation": "laplace", "rel_pos_bias": "rotary"}),
     ("mega", {"chunk_size": 5, "rel_pos_bias": "rotary"}),
+    ("mixture_of_memories", {"num_memories": 5, "topk": 3, "shared_mem": False, "head_dim": 5, "expand_v": 1.2}),
+    ("mixture_of_memories", {"single_kv_proj": True, "use_output_gate": False, "conv_size": 3, "conv_bias": True}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
     ("performer", {"kernel": "relu"}),
+    ("precond_gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "squash_x": 2.0}),
+    ("precond_gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
     ("reformer", {"chunk": 4, "hashes": 2, "duplicates": False}),
     ("reformer", {"chunk": 4, "hashes": 2, "across_buckets": False}),
     ("reformer", {"chunk": 4, "hashes": 2, "before": 2, "after": 1}),
@@ -76,9 +90,10 @@ def test_variants(architecture):
 
 
 MASKED_FIRST = {
-    "based", "bigbird", "delta_net", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3", "hyena",
-    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mlp_mixer", "mlstm", "reformer", "retnet",
-    "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm",
+    "based", "bigbird", "comba", "delta_net", "fast_weights", "gated_delta_net", "gated_delta_net_2",
+    "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "kda", "linear_transformer", "local", "longformer",
+    "lru", "mamba", "mamba2", "mixture_of_memories", "mlp_mixer", "mlstm", "precond_gated_delta_net", "reformer",
+    "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 
