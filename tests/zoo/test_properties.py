@@ -58,6 +58,8 @@ griffin = [lambda D, T: 4 * (D + 3 * D) + 1]  # h, three inputs of the convoluti
 matrices = floats(lambda D, T: D * D // H)  # H of (D/H)²
 base_conv = floats(lambda D, T: 2 * D * (3 - 1))
 taylor = floats(lambda D, T: (1 + 16 + 16 * 17 // 2) * (D + H))  # 1, x and the products of d' = 16, and a normaliser
+wide_delta = floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))
+square_delta = floats(lambda D, T: D * D // H + 3 * 3 * D)  # with three convolutions of width 4
 rwkv_matrices = floats(lambda D, T: 2 * D + D * 32)  # both token shifts, and D/32 heads of 32²
 
 STATE = {
@@ -72,6 +74,12 @@ STATE = {
     "forgetting": [lambda D, T: 4 * (2 * T * D + T * H)],  # beside the cache, of each key and head what is left of it
     "gated_attention": [attention],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
+    **{name: [square_delta] for name in ("delta_net", "gated_delta_net_2", "kda")},
+    **{name: [wide_delta] for name in ("comba", "gated_delta_net")},  # keys of ¾ D, values twice as wide
+    "fast_weights": [matrices],
+    "gated_delta_product": [  # two keys and two values a token
+        floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 3 + 2 * 3 * D // 2))
+    ],
     "gla": [floats(lambda D, T: D // 2 * D // H)],
     "gqa": [cached(lambda T: T, lambda D: D // 2)],  # two heads of four
     "griffin": [*griffin, *griffin, multi_query_window],
@@ -93,12 +101,14 @@ STATE = {
     "mesa_net": [floats(lambda D, T: 2 * D * D // H + 2 * 3 * D)],  # G and S; two convolutions of width 4
     "min_gru": [floats(lambda D, T: D)],
     "mla": [floats(lambda D, T: T * (D // 4 + D // H // 2))],  # a latent and half of a head
+    "mixture_of_memories": [floats(lambda D, T: 5 * ((D // 2) ** 2 // H + 3 * 3 * D // 2))],  # four, and the shared one
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
     "moba": [cached(lambda T: T, lambda D: D, counter=8)],
     "nsa": [cached(lambda T: T, lambda D: D // H, counter=8)],  # all heads share one of keys
     "parallax": [attention],
     "path": [lambda D, T: 4 * 2 * T * D + T + 4 * D * (3 - 1)],  # which keys are valid; a convolution of width 3
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
+    "precond_gated_delta_net": [lambda D, T: wide_delta(D, T) + 4 * (3 * D // 4)],  # how much each channel has held
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
     "rg_lru": griffin,
     "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent
