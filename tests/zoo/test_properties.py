@@ -67,13 +67,10 @@ STATE = {
     "bilinear_attention": [attention],  # of inputs and values
     **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
-    "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
     "deltaformer": [attention],  # of keys and corrected values
     "differential": [attention],
-    "fast_weights": [matrices],
     "forgetting": [lambda D, T: 4 * (2 * T * D + T * H)],  # beside the cache, of each key and head what is left of it
     "gated_attention": [attention],
-    "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     **{name: [square_delta] for name in ("delta_net", "gated_delta_net_2", "kda")},
     **{name: [wide_delta] for name in ("comba", "gated_delta_net")},  # keys of ¾ D, values twice as wide
     "fast_weights": [matrices],
