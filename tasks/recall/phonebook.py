@@ -101,8 +101,11 @@ class Phonebook(Recall):
 
     def totals(self, logits: "Tensor", batch: Batch) -> Totals:
         """The loss and `accuracy` per digit, `exact` per question."""
-        right = (logits.argmax(-1) == batch.targets)[batch.counted].view(-1, self.digits)
-        return {**super().totals(logits, batch), "exact": (float(right.all(-1).sum()), float(len(right)))}
+        right = (logits.argmax(-1) == batch.targets) | ~batch.counted
+        questions = slice(self.entries * self.line - 1, None)  # a target stands one step before its token
+        right, asked = (x[:, questions].unflatten(1, (self.questions, -1)) for x in (right, batch.counted))
+        asked = asked.any(-1)
+        return {**super().totals(logits, batch), "exact": (float((right.all(-1) & asked).sum()), float(asked.sum()))}
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that do not look at the name."""
