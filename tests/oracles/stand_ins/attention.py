@@ -7,7 +7,6 @@ from fla.ops.attn.naive import naive_parallel_attn
 from fla.ops.forgetting_attn.naive import naive_forgetting_attn
 from fla.ops.simple_gla.naive import naive_recurrent_simple_gla
 
-
 CROSS_DECODER = "YOCOSharedKVBuilder, YOCOCrossAttention"
 
 
