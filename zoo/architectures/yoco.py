@@ -140,7 +140,7 @@ class CrossAttention(nn.Module):
         "gated retention by default, as in the paper; fla's model has Gated DeltaNet there, which is not offered here",
         "half of the layers are the self-decoder, rounded down, as in the paper; fla has 10 of 21",
         "angles of rotations are those of RoPE, fla's default; the last of the paper's code is 10⁻⁴",
-        "embeddings are N(0, 1/D), not multiplied by √D; the SwiGLU is 8/3 times as wide",
+        "embeddings are N(0, 1/D), not multiplied by √D; the SwiGLU's width is not rounded up to a multiple of 256",
         "weights start at N(0, 1/fan_in), the projection to the residual at 1/√(2·depth) of it; officially they are "
         "uniform, with gains of RetNet's in gated retention",
     ),

@@ -32,5 +32,5 @@ CASES: dict[str, Case] = {
         lambda p, _: {f"attn.{name}": value for name, value in p.items()},
         state=("S", True),
     ),
-    "YOCOCrossDecoder": Case("yoco", turning(YOCO, "interleaved", **HEADS)),
+    "YOCOSharedKVBuilder, YOCOCrossAttention": Case("yoco", turning(YOCO, "interleaved", **HEADS)),
 }

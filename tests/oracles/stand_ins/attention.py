@@ -7,8 +7,10 @@ from fla.ops.attn.naive import naive_parallel_attn
 from fla.ops.forgetting_attn.naive import naive_forgetting_attn
 from fla.ops.simple_gla.naive import naive_recurrent_simple_gla
 
+CROSS_DECODER = "YOCOSharedKVBuilder, YOCOCrossAttention"
 
-class YOCOCrossDecoder(torch.nn.Module):
+
+class CrossDecoder(torch.nn.Module):
     """The official cache and the official layer that reads it, as the official model calls them."""
 
     def __init__(self, layer_idx, qk_norm, norm_eps, **sizes):
@@ -21,8 +23,8 @@ class YOCOCrossDecoder(torch.nn.Module):
         return self.attn(x, k, v)
 
 
-YOCOCrossDecoder.__module__ = yoco.__name__
-layers.YOCOCrossDecoder = YOCOCrossDecoder
+CrossDecoder.__module__ = yoco.__name__
+setattr(layers, CROSS_DECODER, CrossDecoder)
 mla.flash_attn_func = lambda q, k, v, causal, window_size: naive_parallel_attn(q, k, v, causal=causal)[0]
 """Its constructor asks for it."""
 
@@ -51,5 +53,5 @@ STAND_INS = {
     "ForgettingAttention": forgetting,
     "MultiheadLatentAttention": latent,
     "YOCOGatedRetention": retention,
-    "YOCOCrossDecoder": cross,
+    CROSS_DECODER: cross,
 }
