@@ -67,16 +67,22 @@ STATE = {
     "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
     "fast_weights": [matrices],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
+    "gated_slot_attention": [floats(lambda D, T: 2 * D * D // H)],  # D/H slots of keys and of values
     "gla": [floats(lambda D, T: D // 2 * D // H)],
     "griffin": [*griffin, *griffin, multi_query_window],
     "gru": [floats(lambda D, T: D)],
     "gss": [floats(lambda D, T: D // 4 * 2 * 512)],  # 512 complex numbers to each of D/4 channels
     "h3": [h3],
     "h3_attention": [h3, attention, h3, h3],
+    "hgrn": [floats(lambda D, T: D)],
+    "hgrn2": [matrices],
     "hybrid": [mamba, mamba, attention],
     "hyena": [lambda D, T: 4 * (T * D + 3 * D * (3 - 1)) + 8],  # what the one long convolution has seen, a short one
+    "lightning_attention": [matrices],
     "linear_transformer": [floats(lambda D, T: D * D // H + D)],
     "local": [window],
+    # 8 levels of past in 200 steps, N = 128; the convolution has x, B, C; a counter
+    "log_linear_mamba2": [lambda D, T: 4 * (8 * 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1)) + 8],
     "longformer": [cached(lambda T: WINDOW // 2, lambda D: D, counter=8)],
     "lru": [floats(lambda D, T: 2 * 128)],
     "lstm": [floats(lambda D, T: 2 * D)],
@@ -86,8 +92,10 @@ STATE = {
     "min_gru": [floats(lambda D, T: D)],
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
+    "raven": [floats(lambda D, T: 2 * D * D // H)],
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
     "rg_lru": griffin,
+    "rodimus": [floats(lambda D, T: 64 * 2 * D + 2 * D * (4 - 1))],
     "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent
     **{f"rwkv{version}": [rwkv_matrices] for version in (5, 6, 7)},
     **{name: [s4d] for name in ("s4", "s4d")},

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.ops.precision import promote
 
+
 def slot_attention(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B H T K"],
