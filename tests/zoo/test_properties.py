@@ -77,6 +77,8 @@ STATE = {
     "gated_delta_product": [  # two keys and two values a token
         floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 3 + 2 * 3 * D // 2))
     ],
+    "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
+    "gated_slot_attention": [floats(lambda D, T: 2 * D * D // H)],  # D/H slots of keys and of values
     "gla": [floats(lambda D, T: D // 2 * D // H)],
     "gqa": [cached(lambda T: T, lambda D: D // 2)],  # two heads of four
     "griffin": [*griffin, *griffin, multi_query_window],
@@ -84,10 +86,15 @@ STATE = {
     "gss": [floats(lambda D, T: D // 4 * 2 * 512)],  # 512 complex numbers to each of D/4 channels
     "h3": [h3],
     "h3_attention": [h3, attention, h3, h3],
+    "hgrn": [floats(lambda D, T: D)],
+    "hgrn2": [matrices],
     "hybrid": [mamba, mamba, attention],
     "hyena": [lambda D, T: 4 * (T * D + 3 * D * (3 - 1)) + 8],  # what the one long convolution has seen, a short one
+    "lightning_attention": [matrices],
     "linear_transformer": [floats(lambda D, T: D * D // H + D)],
     "local": [window],
+    # 8 levels of past in 200 steps, N = 128; the convolution has x, B, C; a counter
+    "log_linear_mamba2": [lambda D, T: 4 * (8 * 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1)) + 8],
     "longformer": [cached(lambda T: WINDOW // 2, lambda D: D, counter=8)],
     "lru": [floats(lambda D, T: 2 * 128)],
     "lstm": [floats(lambda D, T: 2 * D)],
@@ -106,8 +113,10 @@ STATE = {
     "path": [lambda D, T: 4 * 2 * T * D + T + 4 * D * (3 - 1)],  # which keys are valid; a convolution of width 3
     "performer": [floats(lambda D, T: H * int(D // H * math.log(D // H)) * (D // H + 1))],  # d ln d features
     "precond_gated_delta_net": [lambda D, T: wide_delta(D, T) + 4 * (3 * D // 4)],  # how much each channel has held
+    "raven": [floats(lambda D, T: 2 * D * D // H)],
     "retnet": [lambda D, T: 4 * (D * 2 * D // H) + 8],  # values twice as wide; rotations need the position
     "rg_lru": griffin,
+    "rodimus": [floats(lambda D, T: 64 * 2 * D + 2 * D * (4 - 1))],
     "rwkv4": [floats(lambda D, T: 5 * D)],  # two token shifts, numerator, denominator, exponent
     **{f"rwkv{version}": [rwkv_matrices] for version in (5, 6, 7)},
     **{name: [s4d] for name in ("s4", "s4d")},

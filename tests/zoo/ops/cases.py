@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import attention, carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
+from zoo.ops import attention, carried_attention, diagonal_scan, linear_attention, log_linear_attention, mesa, norms, slot_attention, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -154,6 +154,13 @@ CASES = {
         "linear_attention", lambda *x: _mean(*x)[0], _ratio, (_q.abs(), _k.abs(), _v), mixed=2
     ),
     "local attention": _case("layers.banded_attention.attend", _q, _k, _v, op="local_attention", before=5),
+    "log-linear attention": Case(
+        "log_linear_attention",
+        lambda *x: log_linear_attention.log_linear_attention(*x)[0],
+        lambda *x: log_linear_attention.log_linear_attention_naive(*x)[0],
+        (_q, _k, _v, _per_head, _normal(B, H, T, 6)),
+        mixed=2,
+    ),
     "long convolution": _case("long_convolution.convolve", _rows, _normal(D, T), _weight),
     "LSH attention": _case(
         "lsh_attention.lsh_attention",
@@ -215,6 +222,13 @@ CASES = {
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
     "softmax delta rule": _case("softmax_delta.softmax_delta", _q, _k, _v, _beta),
+    "slot attention": Case(
+        "slot_attention",
+        lambda *x: slot_attention.slot_attention(*x[:5], x[5:]),
+        lambda *x: slot_attention.slot_attention_naive(*x[:5], x[5:]),
+        (_q, _k, _v, _fading(B, H, T, N), -_positive(B, H, T, N), _normal(B, H, K, N), _normal(B, H, N, V)),
+        mixed=2,
+    ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
     "TTT-Linear": Case(
         "ttt",

@@ -38,6 +38,7 @@ from torch import Tensor
 import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
 from zoo.ops.cpu import threads
+from zoo.ops.log_linear_attention import log_linear_attention
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
@@ -79,6 +80,7 @@ CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attent
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
 PADDED = {ttt_linear: "mask", wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
+PADDED = {wkv: "mask", mlstm: "mask", log_linear_attention: "valid", lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
