@@ -71,6 +71,7 @@ FLOAT32 = {
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "titans": "M S W",
     "ttt_linear": "W G",
 }
 """What of a state is float32 where the rest is bfloat16."""
