@@ -101,8 +101,8 @@ class Titans(DeltaRuleMixer):
         M, under_way = start.expand(len(x), *start.shape), None
         if state is not None:
             M, under_way = M + state["M"], (state["S"], start + state["W"], state["count"])
-        norm = self.norm_weight, self.norm_bias
-        u, after = titans_linear(q, k, v - k, *self._gates(x), *norm, M, under_way, mask, size=self.size)
+        given: Any = (q, k, v - k, *self._gates(x), self.norm_weight, self.norm_bias, M, under_way, mask)
+        u, after = titans_linear(*given, size=self.size)
         y = self.read(self._residual(u), x)
         if state is None:
             return y, None

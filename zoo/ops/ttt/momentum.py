@@ -22,9 +22,9 @@ from zoo.ops.ttt.naive import slopes, titans_linear_naive
 
 
 @forms.computes(titans_linear_naive)
-def titans_linear(
+def titans_linear(  # type: ignore[no-untyped-def]
     q, k, y, rate, log_momentum, log_decay, weight, bias, M, under_way=None, mask=None, *, size, eps=1e-6
-):  # type: ignore[no-untyped-def]
+):
     """Masked steps may hold anything finite.
 
     Raises:
