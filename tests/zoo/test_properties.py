@@ -123,6 +123,7 @@ STATE = {
     "s5": [floats(lambda D, T: 256)],  # 128 conjugate pairs, whatever the width
     "slstm": [floats(lambda D, T: 4 * D + 3 * D)],  # h, c, n, m; a convolution of width 4
     "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
+    "titans": [lambda D, T: 4 * (3 * D * D // H + 3 * 3 * D) + 8],  # M, S and W; three convolutions of width 4
     "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
     "wall": [lambda D, T: 4 * 2 * T * D + T],  # keys and values, and which are valid
     "yoco": [lambda D, T: 4 * D * D // H + 8, attention, lambda D, T: 0],  # rotations need the position; one cache

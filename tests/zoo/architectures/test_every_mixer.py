@@ -87,6 +87,7 @@ FLOAT32 = {
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "titans": "M S W",
     "ttt_linear": "W G",
     "wall": "k",
     "yoco": "S",

@@ -119,6 +119,8 @@ REFUSED = {
         ({"heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size")],
     "synthesizer": [({"heads": 5}, "does not divide into 5 heads"), ({"rank": 0}, "rank must be at least 1"),
         ({"factor": T + 1}, f"factor must lie in 1 .. {T}")],
+    "titans": [({"heads": 5}, "does not divide into 5 heads"), ({"head_dim": 0}, "head_dim"),
+        ({"chunk_size": 0}, "chunk_size"), ({"conv_size": 0}, "conv_size"), ({"norm_eps": 0.0}, "norm_eps")],
     "ttt_linear": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4}, "even, got 3"),
         ({"heads": 2, "mini_batch_size": 0}, "mini_batch_size"), ({"heads": 2, "conv_kernel": 0}, "conv_kernel"),
         ({"heads": 2, "ttt_base_lr": 0.0}, "ttt_base_lr"), ({"heads": 2, "rope_theta": -1.0}, "rope_theta")],

@@ -84,6 +84,7 @@ VARIANTS = [
     ("synthesizer", {"variant": "factorized_random"}),
     ("synthesizer", {"variant": "random", "dot": "alpha"}),
     ("synthesizer", {"variant": "dense", "dot": "plus"}),
+    ("titans", {"heads": 2, "head_dim": 5, "chunk_size": 5, "use_gate": False, "use_short_conv": False}),
     ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
     ("yoco", {"self_decoder": "swa", "window_size": 6, "kv_heads": 2, "qk_norm": True, "depth": 5}),
     ("yoco", {"gate_logit_normalizer": 2.0, "positions": "none"}),
@@ -107,6 +108,9 @@ MASKED_FIRST = {
     "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mixture_of_memories", "mla",
     "mlp_mixer", "mlstm", "precond_gated_delta_net", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn",
     "slstm", "ttt_linear", "yoco",
+    "based", "bigbird", "delta_net", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3", "hyena",
+    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer", "mlstm",
+    "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "titans", "ttt_linear",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 

@@ -230,6 +230,13 @@ CASES = {
         mixed=2,
     ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
+    "Titans": Case(
+        "ttt",
+        lambda *x: ttt.titans_linear(*x[:-2], (*x[-2:], torch.tensor([3, 0])), size=16),
+        lambda *x: ttt.titans_linear_naive(*x[:-2], (*x[-2:], torch.tensor([3, 0])), size=16),
+        (_q, _k, _v / 4, _beta / 4, _per_head, _per_head.flip(2), _normal(H, V), _normal(H, V), *[_state] * 3),
+        mixed=2,
+    ),
     "TTT-Linear": Case(
         "ttt",
         lambda *x: ttt.ttt_linear(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),
