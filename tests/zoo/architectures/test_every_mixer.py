@@ -65,12 +65,15 @@ FLOAT32 = {
     "lru": "x",
     "mamba": "h",
     "mamba2": "S",
+    "mamba3": "S angle",
+    "mesa_net": "G S",
     "mlstm": "C n m",
     "path": "k",
     "performer": "S z",
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "ttt_linear": "W G",
     "wall": "k",
 }
 """What of a state is float32 where the rest is bfloat16."""

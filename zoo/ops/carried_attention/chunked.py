@@ -54,10 +54,11 @@ def path_attention(q, k, v, w, beta, fade=None, valid=None, state=None):  # type
             Y, D = S @ W, S @ (W @ K.mT).tril(-1)
             QW, (Y_q, D_q, K_q) = (Q @ repeat(W, H).mT).tril(), (repeat(x, H) for x in (Y, D, K))
 
-            def carry(keys: Tensor, n: int) -> Tensor:
-                return keys - (keys @ Y[:, :, n].mT) @ W[:, :, n]
+            erased, pairs = Y.mT @ W, Q @ K_q.mT - QW @ D_q
 
-            pairs = Q @ K_q.mT - QW @ D_q
+            def carry(keys: Tensor, n: int) -> Tensor:
+                return keys - keys @ erased[:, :, n]
+
             o, new = _attend(q, k, v, Q - QW @ Y_q, pairs, K - D.mT @ W, carry, fade, valid, state)
         if finite(o, new.k):
             return o, new
