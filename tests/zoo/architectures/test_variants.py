@@ -18,6 +18,7 @@ VARIANTS = [
     ("delta_net", {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1}),
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
     ("delta_net", {"use_beta": False, "qk_activation": "relu", "heads": 2}),
+    ("deltaformer", {"heads": 2, "qkv_bias": True, "qk_norm": True}),
     ("fast_weights", {"rule": "sum"}),
     ("fast_weights", {"feature_map": "dpfp", "nu": 3, "d_head": 5, "heads": 2}),
     ("fast_weights", {"feature_map": "relu", "attention_norm": True}),
@@ -46,7 +47,12 @@ VARIANTS = [
     ("mega", {"attention_activation": "laplace", "rel_pos_bias": "rotary"}),
     ("mega", {"chunk_size": 5, "rel_pos_bias": "rotary"}),
     ("mesa_net", {"heads": 2, "head_dim": 5, "use_output_gate": True, "conv_size": 3, "conv_bias": True}),
+    ("moba", {"moba_chunk_size": 3, "moba_topk": 2, "kv_heads": 2, "qk_norm": True, "use_output_gate": True}),
+    ("nsa", {"block_size": 2, "block_counts": 4, "window_size": 3, "kv_heads": 2, "head_dim": 6, "qkv_bias": True}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
+    ("parallax", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True}),
+    ("path", {"kv_heads": 2, "use_forget_gate": True, "use_qk_norm": True, "use_low_rank_w": False, "conv_bias": True}),
+    ("path", {"use_forget_gate": True, "use_w_shortconv": False}),
     ("performer", {"kernel": "relu"}),
     ("reformer", {"chunk": 4, "hashes": 2, "duplicates": False}),
     ("reformer", {"chunk": 4, "hashes": 2, "across_buckets": False}),
@@ -66,6 +72,7 @@ VARIANTS = [
     ("synthesizer", {"variant": "random", "dot": "alpha"}),
     ("synthesizer", {"variant": "dense", "dot": "plus"}),
     ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
+    ("wall", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True, "use_output_gate": True, "use_scalar_gate": True}),
 ]
 
 
@@ -81,9 +88,10 @@ def test_variants(architecture):
 
 
 MASKED_FIRST = {
-    "based", "bigbird", "delta_net", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3", "hyena",
-    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer", "mlstm",
-    "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "ttt_linear",
+    "based", "bigbird", "delta_net", "deltaformer", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3",
+    "hyena", "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer",
+    "mlstm", "moba", "nsa", "parallax", "path", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm",
+    "ttt_linear", "wall",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 
