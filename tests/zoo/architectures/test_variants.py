@@ -22,6 +22,7 @@ VARIANTS = [
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
     ("delta_net", {"use_beta": False, "qk_activation": "relu", "heads": 2}),
     ("differential", {"heads": 4, "kv_heads": 2, "positions": "none"}),
+    ("deltaformer", {"heads": 2, "qkv_bias": True, "qk_norm": True}),
     ("fast_weights", {"rule": "sum"}),
     ("fast_weights", {"feature_map": "dpfp", "nu": 3, "d_head": 5, "heads": 2}),
     ("fast_weights", {"feature_map": "relu", "attention_norm": True}),
@@ -63,7 +64,12 @@ VARIANTS = [
     ("mla", {"q_lora_rank": 9, "qk_rope_head_dim": 6, "kv_lora_rank": 5, "v_head_dim": 7, "qk_nope_head_dim": 3}),
     ("mixture_of_memories", {"num_memories": 5, "topk": 3, "shared_mem": False, "head_dim": 5, "expand_v": 1.2}),
     ("mixture_of_memories", {"single_kv_proj": True, "use_output_gate": False, "conv_size": 3, "conv_bias": True}),
+    ("moba", {"moba_chunk_size": 3, "moba_topk": 2, "kv_heads": 2, "qk_norm": True, "use_output_gate": True}),
+    ("nsa", {"block_size": 2, "block_counts": 4, "window_size": 3, "kv_heads": 2, "head_dim": 6, "qkv_bias": True}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
+    ("parallax", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True}),
+    ("path", {"kv_heads": 2, "use_forget_gate": True, "use_qk_norm": True, "use_low_rank_w": False, "conv_bias": True}),
+    ("path", {"use_forget_gate": True, "use_w_shortconv": False}),
     ("performer", {"kernel": "relu"}),
     ("precond_gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "squash_x": 2.0}),
     ("precond_gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
@@ -88,6 +94,7 @@ VARIANTS = [
     ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
     ("yoco", {"self_decoder": "swa", "window_size": 6, "kv_heads": 2, "qk_norm": True, "depth": 5}),
     ("yoco", {"gate_logit_normalizer": 2.0, "positions": "none"}),
+    ("wall", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True, "use_output_gate": True, "use_scalar_gate": True}),
 ]
 
 
@@ -111,6 +118,10 @@ MASKED_FIRST = {
     "based", "bigbird", "delta_net", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3", "hyena",
     "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer", "mlstm",
     "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "titans", "ttt_linear",
+    "based", "bigbird", "delta_net", "deltaformer", "fast_weights", "gated_delta_net", "gla", "griffin", "gss", "h3",
+    "hyena", "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mlp_mixer",
+    "mlstm", "moba", "nsa", "parallax", "path", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm",
+    "ttt_linear", "wall",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 
