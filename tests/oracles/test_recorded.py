@@ -325,7 +325,7 @@ def case_of(about, name):
             case = dataclasses.replace(case, tolerance=1e-5)
         return case, f"flash-linear-attention {about['version']}, {about['cls']} (recorded)"
     how = "recorded" if about["source"].startswith("the package") else "transcribed, recorded"
-    return CASES[name], f"{about['repo']}, {about['cls']} ({how})"
+    return (CASES | frontier.OTHERS)[name], f"{about['repo']}, {about['cls']} ({how})"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.json")))

@@ -87,7 +87,9 @@ STATE = {
     "lstm": [floats(lambda D, T: 2 * D)],
     "mamba": [mamba],
     "mamba2": [floats(lambda D, T: 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1))],  # N = 128; the convolution has x, B, C
+    "mamba3": [floats(lambda D, T: 2 * D * 64 + D // 32 * (16 + 64) + 2 * D)],  # N = 64; angles, the last key and input
     "mega": [lambda D, T: 4 * (16 * D + T * (D // 4 + 2 * D)) + 8],  # 16 averages to a feature; keys D/4, values 2 D
+    "mesa_net": [floats(lambda D, T: 2 * D * D // H + 2 * 3 * D)],  # G and S; two convolutions of width 4
     "min_gru": [floats(lambda D, T: D)],
     "mixture_of_memories": [floats(lambda D, T: 5 * ((D // 2) ** 2 // H + 3 * 3 * D // 2))],  # four, and the shared one
     "mlstm": [floats(lambda D, T: (2 * D) ** 2 // H + 2 * D + H + 3 * 2 * D)],  # C, n, m at 2 D inside; a convolution
@@ -101,6 +103,7 @@ STATE = {
     "s5": [floats(lambda D, T: 256)],  # 128 conjugate pairs, whatever the width
     "slstm": [floats(lambda D, T: 4 * D + 3 * D)],  # h, c, n, m; a convolution of width 4
     "synthesizer": [lambda D, T: 4 * T * D + 8],  # values only: scores come from each step alone
+    "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
 }
 
 

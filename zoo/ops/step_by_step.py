@@ -5,10 +5,13 @@ returns, and where that is not finite the naive form decides.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+Past = TypeVar("Past")
 
 SPAN = 64
 """Steps between two states that are kept for the backward pass."""
@@ -26,8 +29,8 @@ def finite_or(y: Tensor, naive: Callable[[], Tensor]) -> Tensor:
 
 
 def step_by_step(
-    naive: Callable[..., tuple[Tensor, Tensor]], inputs: Sequence[Tensor | None], state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    naive: Callable[..., tuple[Tensor, Past]], inputs: Sequence[Tensor | None], state: Past | None
+) -> tuple[Tensor, Past]:
     """Outputs and last state of `naive(*inputs, state=state)`, of inputs (B, H, T, …), in the memory of chunks."""
     outputs, spans = [], [None if x is None else x.split(SPAN, dim=2) for x in inputs]
     for n in range(len(spans[0] or ())):

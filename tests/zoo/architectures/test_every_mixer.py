@@ -68,6 +68,8 @@ FLOAT32 = {
     "lru": "x",
     "mamba": "h",
     "mamba2": "S",
+    "mamba3": "S angle",
+    "mesa_net": "G S",
     "mixture_of_memories": "S",
     "mlstm": "C n m",
     "performer": "S z",
@@ -75,6 +77,7 @@ FLOAT32 = {
     "s4": "x",
     "s4d": "x",
     "s5": "x",
+    "ttt_linear": "W G",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

@@ -1,4 +1,4 @@
-"""Mamba and Mamba-2: the values that A, Δ and heads start with."""
+"""Mamba, Mamba-2 and Mamba-3: the values that A, Δ and heads start with."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from zoo.architectures.mamba import Mamba
 from zoo.architectures.mamba2 import Mamba2
+from zoo.architectures.mamba3 import Mamba3
 from zoo.contract import LayerContext
 
 
@@ -32,6 +33,14 @@ def test_mamba2_starts():
     assert 5e-2 < delta.max() <= 0.1001
 
 
+def test_mamba3_starts():
+    torch.manual_seed(0)
+    delta = F.softplus(Mamba3(LayerContext(width=256, length=13), headdim=2).dt_bias)
+    assert 1e-3 <= delta.min() < 2e-3
+    assert 5e-2 < delta.max() <= 0.1001
+
+
 @pytest.mark.parametrize(("width", "heads"), [(128, 4), (8, 1), (24, 3)])
 def test_default_heads_fit_the_width(width, heads):
     assert len(Mamba2(LayerContext(width=width, length=13)).A_log) == heads
+    assert len(Mamba3(LayerContext(width=width, length=13)).D) == heads

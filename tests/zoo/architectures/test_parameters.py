@@ -1,6 +1,7 @@
 """How parameters start, and which the optimiser treats in a way of their own."""
 
 import fnmatch
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -41,8 +42,10 @@ OVERRIDES = [
     ("lru", {}, {"nu_log theta_log gamma_log B_re B_im": HALF, "C_re C_im": DECAYS, "D": FREE}),
     ("mamba", {}, {"A_log D dt_proj.bias": FREE}),
     ("mamba2", {}, {"A_log D dt_bias": FREE}),
+    ("mamba3", {}, {"D dt_bias": FREE}),
     ("mega", {}, {"gamma beta move.delta move.alpha move.beta move.gamma move.omega": FREE,
                   "rel_pos_bias.rel_pos_bias v_proj.bias mx_proj.bias h_proj.bias": FREE}),
+    ("mesa_net", {}, {"lambda_params": FREE}),
     ("mlstm", {}, {"q_proj.weight k_proj.weight v_proj.weight": DECAYS,
                    "learnable_skip mlstm_cell.outnorm.weight": FREE}),
     ("slstm", {}, {"fgate.weight igate.weight zgate.weight ogate.weight": DECAYS,
@@ -153,12 +156,18 @@ STARTS = [
       "in_proj.bias out_proj.bias": ZERO, "D": ONE}),
     ("mamba2", 256, 4, {"d_state": 4, "headdim": 2, "conv_init": 0.01},
      {"conv1d.weight": U(0.01), "out_proj.weight": U(512**-0.5 / 2), "D": ONE}),
+    ("mamba3", 256, 4, {"is_mimo": True, "mimo_rank": 2},
+     {"in_proj.weight": U(1 / 16), "out_proj.weight": U((8 * 512) ** -0.5), "[BC]_bias [BC]_norm.weight D mimo_z": ONE,
+      "mimo_x mimo_o": Is(0.5)}),
     ("gss", 128, 2, {"d_state": 512}, {"dss.C_real dss.Lambda_imag": N(1), "to_out.weight": out(512, 2)}),
     ("h3", 256, 8, {}, {"D ssm_k_D": N(1)}),
     ("s4d", 256, 8, {}, {"D": N(1)}),
     ("mega", 256, 8, {"length": 50},
      {"move.alpha move.delta": N(0.2), "move.gamma move.omega": N(1), "gamma rel_pos_bias.rel_pos_bias": N(0.02),
       "v_proj.weight": N(1 / 16), "beta": ZERO}),
+    ("mesa_net", 256, 8, {"lambda_lower_bound": 0.5},
+     {"[qkvab]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8), "[ab]_proj.bias": ZERO, "o_norm.weight": ONE,
+      "lambda_params": Is(math.log(math.exp(0.5) - 1))}),
     ("mlstm", 64, 5, {"heads": 4, "bias": True},
      {"proj_up.weight [qkv]_proj.weight": XLSTM, "proj_down.weight": N(2 / 5 / 8),
       "*proj*.bias mlstm_cell.*.weight": ZERO, "learnable_skip": ONE}),
@@ -169,6 +178,10 @@ STARTS = [
     ("mlp_mixer", 400, 8, {"length": 300},
      {"fc1.weight": N(300**-0.5), "fc2.weight": N(200**-0.5), "*.bias": ZERO}),
     ("gmlp", 64, 4, {"expand": 2.0}, {"fc2.weight": out(64, 4)}),
+    ("ttt_linear", 256, 8, {},
+     {"[qvg]_proj.weight": N(1 / 16), "o_proj.weight": out(256, 8), "W1 learnable_ttt_lr_weight": N(0.02),
+      "b1 learnable_ttt_lr_bias learnable_token_idx *norm*bias": ZERO, "*norm*weight": ONE,
+      "conv_[qk].weight": U(0.5)}),
 ]  # fmt: skip
 
 

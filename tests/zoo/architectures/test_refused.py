@@ -47,8 +47,14 @@ REFUSED = {
     "mamba2": [({"headdim": 5}, "heads of 5"), ({"ngroups": 5}, "5 groups"), ({"norm_groups": 5}, "24 into 5"),
         ({"d_ssm": 28, "headdim": 4}, "d_ssm 28"), ({"d_state": 0}, "d_state"), ({"chunk_size": 0}, "chunk_size"),
         ({"A_init_range": (0.0, 1.0)}, "A_init_range"), ({"dt_max": 1e-4}, "dt_min")],
+    "mamba3": [({"headdim": 5}, "24 channels do not divide into heads of 5"), ({"ngroups": 5}, "5 groups"),
+        ({"rope_fraction": 0.3}, "rope_fraction"), ({"d_state": 2}, "2 channels to turn"), ({"dt_max": 1e-4}, "dt_min"),
+        ({"is_mimo": True, "d_state": 7}, "even"), ({"mimo_rank": 0}, "mimo_rank"), ({"A_floor": 0.0}, "A_floor")],
     "mega": [({"zdim": 0}, "at least 1"), ({"ndim": 0}, "at least 1"),
         ({"zdim": 3, "rel_pos_bias": "rotary"}, "even zdim"), ({"chunk_size": 0}, "chunk_size")],
+    "mesa_net": [({"heads": 5}, "does not divide into 5 heads"), ({"head_dim": 0}, "head_dim"),
+        ({"conv_size": 0}, "conv_size"), ({"max_cg_step_training": 0}, "max_cg_step_training"),
+        ({"lambda_lower_bound": 1.0}, "starts at 1"), ({"lambda_lower_bound": 0.0}, "between 0")],
     "mlp_mixer": [({"tokens_ratio": 0.01}, "leaves no hidden units")],
     "mlstm": [({"heads": 3, "round_proj_up_to_multiple_of": 64}, "64 units, .* do not divide into 3 heads"),
         ({"heads": 0}, "heads must be at least 1"),
@@ -84,6 +90,9 @@ REFUSED = {
         ({"heads": 2, "conv1d_kernel_size": -1}, "conv1d_kernel_size")],
     "synthesizer": [({"heads": 5}, "does not divide into 5 heads"), ({"rank": 0}, "rank must be at least 1"),
         ({"factor": T + 1}, f"factor must lie in 1 .. {T}")],
+    "ttt_linear": [({"heads": 5}, "does not divide into 5 heads"), ({"heads": 4}, "even, got 3"),
+        ({"heads": 2, "mini_batch_size": 0}, "mini_batch_size"), ({"heads": 2, "conv_kernel": 0}, "conv_kernel"),
+        ({"heads": 2, "ttt_base_lr": 0.0}, "ttt_base_lr"), ({"heads": 2, "rope_theta": -1.0}, "rope_theta")],
 }  # fmt: skip
 
 

@@ -49,9 +49,13 @@ VARIANTS = [
     ("longformer", {"window": 6, "global_tokens": 0}),
     ("longformer", {"window": 6, "global_tokens": 4}),
     ("mamba2", {"ngroups": 2, "headdim": 4, "dt_limit": (0.01, 1.0)}),
+    ("mamba3", {"ngroups": 2, "headdim": 4, "d_state": 6, "rope_fraction": 1.0, "is_outproj_norm": True}),
+    ("mamba3", {"is_mimo": True, "mimo_rank": 3, "d_state": 8}),
+    ("mamba3", {"is_mimo": True, "mimo_rank": 2, "d_state": 8, "headdim": 4, "is_outproj_norm": True}),
     ("mega", {"chunk_size": 5, "attention_activation": "laplace"}),
     ("mega", {"attention_activation": "laplace", "rel_pos_bias": "rotary"}),
     ("mega", {"chunk_size": 5, "rel_pos_bias": "rotary"}),
+    ("mesa_net", {"heads": 2, "head_dim": 5, "use_output_gate": True, "conv_size": 3, "conv_bias": True}),
     ("mixture_of_memories", {"num_memories": 5, "topk": 3, "shared_mem": False, "head_dim": 5, "expand_v": 1.2}),
     ("mixture_of_memories", {"single_kv_proj": True, "use_output_gate": False, "conv_size": 3, "conv_bias": True}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
@@ -75,6 +79,7 @@ VARIANTS = [
     ("synthesizer", {"variant": "factorized_random"}),
     ("synthesizer", {"variant": "random", "dot": "alpha"}),
     ("synthesizer", {"variant": "dense", "dot": "plus"}),
+    ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
 ]
 
 
@@ -92,8 +97,8 @@ def test_variants(architecture):
 MASKED_FIRST = {
     "based", "bigbird", "comba", "delta_net", "fast_weights", "gated_delta_net", "gated_delta_net_2",
     "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "kda", "linear_transformer", "local", "longformer",
-    "lru", "mamba", "mamba2", "mixture_of_memories", "mlp_mixer", "mlstm", "precond_gated_delta_net", "reformer",
-    "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm",
+    "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mixture_of_memories", "mlp_mixer", "mlstm",
+    "precond_gated_delta_net", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "ttt_linear",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import diagonal_scan, linear_attention, norms
+from zoo.ops import diagonal_scan, linear_attention, mesa, norms, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -87,11 +87,22 @@ _state, _gates = _normal(B, H, K, V), tuple(_normal(H, B, T, 5) for _ in range(4
 _rows, _others, _weight = _normal(B, T, D), _normal(B, T, D), _normal(D)
 _A, _B, _C = -_positive(D, N), _normal(B, T, N), _normal(B, T, N)
 _gated_scan = _rows, _others, _A, _B, _C, _normal(D), _normal(B, T, D), _normal(D), _normal(B, D, N)
+_gram = (lambda x: (x @ x.mT).bfloat16().double())(_normal(B, H, K, K) / 2)
 _recurrent, _mean = linear_attention.recurrent, partial(linear_attention.weighted_mean, eps=1e-3)
 
 
 def _linear(*inputs: Tensor) -> Case:
     return Case("linear_attention", linear_attention.linear_attention, _recurrent, inputs, mixed=2)
+
+
+def _flat(op: Callable[..., Any]) -> Callable[..., Any]:
+    """A form of an op whose state is two tensors, the last two of the inputs."""
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        y, state = op(*inputs[:-2], inputs[-2:])
+        return y, *state
+
+    return run
 
 
 CASES = {
@@ -133,6 +144,13 @@ CASES = {
     ),
     "LSH attention, short chunks": _case(
         "lsh_attention.lsh_attention", *(_normal(1, 1, 10, K), _normal(1, 1, 10, V)), buckets=_buckets[..., 2:], chunk=4
+    ),
+    "mesa": Case(
+        "mesa",
+        _flat(mesa.mesa),
+        _flat(mesa.mesa_naive),
+        (_unit_k.flip(2), _unit_k, _v, _beta, _per_head, _positive(H, K) + 0.25, _gram, _state),
+        mixed=2,
     ),
     "mLSTM": _case("mlstm.mlstm", _q, _k, _v, _normal(B, H, T), _normal(B, H, T), mixed=2),
     "unit": Case("unit", norms.unit, None, (_rows,)),
@@ -177,6 +195,13 @@ CASES = {
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
+    "TTT-Linear": Case(
+        "ttt",
+        lambda *x: ttt.ttt_linear(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),
+        lambda *x: ttt.ttt_linear_naive(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),
+        (_q, _k, _v / 4, _beta / 4, _beta[:, :1], _normal(H, V), _normal(H, V), _state, _state / 4),
+        mixed=2,
+    ),
     "Vandermonde kernel": _case("layers.vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
     "Vandermonde state": _case("layers.vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
     "WKV": _case("wkv4.wkv", -_positive(D), _weight, _rows, _others),

@@ -39,9 +39,11 @@ import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
 from zoo.ops.cpu import threads
 from zoo.ops.lsh_attention import lsh_attention
+from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
+from zoo.ops.ttt import ttt_linear
 from zoo.ops.wkv4 import wkv
 
 
@@ -69,13 +71,14 @@ NAIVE = {
     linear_attention.linear_attention: _linear,
     linear_attention.weighted_mean: _mean,
     long_convolution.convolve: long_convolution.convolve_naive,
+    mesa: lambda *inputs, iterations=30, **more: mesa_naive(*inputs, **more),
 }
 """Where it is not what an op wraps."""
 CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attention.weighted_mean: ".floor"}
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
-PADDED = {wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
+PADDED = {ttt_linear: "mask", wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
@@ -241,6 +244,11 @@ class Draw:
             given.update(before=1, after=0)
         if self.op is linear_attention.weighted_mean:  # whose denominators must not cancel
             given.update((name, given[name].abs() + 0.5) for name in ("q", "k", "total") if given.get(name) is not None)
+        if self.op is mesa:  # whose matrices must be positive and well conditioned, and its solver be done
+            given.update(iterations=64, ridge=0.5 + given["ridge"].abs())
+            if given.get("state"):
+                G = given["state"][0]
+                given["state"] = (G @ G.mT / G.shape[-1], given["state"][1])
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from zoo.ops import flops, forms, precision
 from zoo.ops.delta_rule import naive, official
-from zoo.ops.linear_attention.chunked import halves, segments, split
+from zoo.ops.linear_attention.chunked import doubled, halves, segments, split
 from zoo.ops.step_by_step import finite, step_by_step
 
 LARGEST_EXPONENT = 40.0
@@ -197,21 +197,20 @@ def by_factors(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> Pairs:
 def by_halves(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> Pairs:
     """For any decay, in chunks of a power of two: the later half of a block meets the earlier one about its middle, and
     no factor exceeds 1, as in `zoo.ops.linear_attention.chunked.halved`."""
-    C, rows, columns = g.shape[-2], torch.stack([a, q], dim=-3), torch.stack([b, k], dim=-3)  # (B, H, N, 2, C, K)
+    C, size, rows, columns = g.shape[-2], 1, torch.stack([a, q], dim=-3), torch.stack([b, k], dim=-3)
     own = q[..., None, :, :] * columns
     blocks = torch.stack([torch.zeros_like(own), own], dim=-4).sum(-1)[..., None, None]  # (B, H, N, 2, 2, C, 1, 1)
-    start, end, total, size = torch.stack([torch.zeros_like(g), g], dim=-3), torch.zeros_like(g), g, 1
+    from_start = torch.stack([torch.zeros_like(g), g], dim=-3)  # a reads before its step's decay, q behind it
+    total = g[..., None, :, :]
+    to_end = torch.zeros_like(total)
     while size < C:
-        (_, later), (earlier, _) = halves(rows, size), halves(columns, size)
-        (start_1, start_2), (end_1, end_2) = halves(start, size), halves(end, size)
-        later, earlier = later * start_2.exp(), earlier * end_1.exp()[..., None, :, :, :]
+        later = halves(rows, size)[1] * halves(from_start, size)[1].exp()
+        earlier = halves(columns, size)[0] * halves(to_end, size)[0].exp()
         met = later[..., :, None, :, :, :] @ earlier[..., None, :, :, :, :].mT
         first, second = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
         blocks = torch.cat([F.pad(first, (0, size)), torch.cat([met, second], dim=-1)], dim=-2)
-        total_1, total_2 = total[..., 0::2, None, :], total[..., 1::2, None, :]
-        start = torch.stack([start_1, start_2 + total_1[..., None, :, :, :]], dim=-3).flatten(-4, -2)
-        end = torch.stack([end_1 + total_2, end_2], dim=-3).flatten(-4, -2)
-        total, size = (total_1 + total_2).squeeze(-2), 2 * size
+        from_start, to_end, total = doubled(from_start, to_end, total, size)
+        size *= 2
     ab, ak, qb, qk = blocks.squeeze(-3).flatten(-4, -3).unbind(-3)
-    to_a, to_q = start.unbind(-3)
-    return Pairs(ab, ak, qb, qk, to_a, to_q, end)
+    to_a, to_q = from_start.unbind(-3)
+    return Pairs(ab, ak, qb, qk, to_a, to_q, to_end.squeeze(-3))
