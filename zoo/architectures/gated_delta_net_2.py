@@ -43,7 +43,7 @@ from zoo.ops.precision import at_least_fp32
 class GatedDeltaNet2(DeltaRuleMixer):
     """Gated DeltaNet-2: a delta rule that erases by key channel, writes by value channel and decays by key channel.
 
-    State: as `DeltaRuleMixer`.
+    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         head_dim: K; None for the width over the heads.

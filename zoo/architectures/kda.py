@@ -42,7 +42,7 @@ from zoo.ops.linear_attention.naive import repeat
 class KDA(DeltaRuleMixer):
     """Kimi delta attention: the delta rule with a decay per key channel, short convolutions and an output gate.
 
-    State: as `DeltaRuleMixer`.
+    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         head_dim: K; None for the width over the heads.
