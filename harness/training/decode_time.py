@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,13 @@ TOKENS, ROUNDS = 32, 3
 """Tokens that each of the two models decodes in a turn, the first quarter of them uncounted; and turns."""
 
 
+class _Seconds(NamedTuple):
+    """Of each counted token, turn by turn."""
+
+    ours: list[list[float]]
+    reference: list[list[float]]
+
+
 def decode_time(model: Model, task: Task, *, device: torch.device, precision: str) -> tuple[float, float] | None:
     """Seconds of a token, and how many times as fast as the reference's that is; None where nothing is decoded.
 
@@ -28,7 +35,7 @@ def decode_time(model: Model, task: Task, *, device: torch.device, precision: st
     length = task.shape.length
     shape = Shape(length, task.shape.outputs, vocab=task.shape.vocab, width=WIDTH, depth=DEPTH)
     inputs = torch.as_tensor(task.batch("valid", 0, 0, size=1).inputs, device=device)
-    training, found = model.training, ([], [])  # type: tuple[list[list[float]], ...]
+    training, found = model.training, _Seconds([], [])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(0)
         reference = zoo.build(ARCHITECTURE, "lm", shape=shape, **OPTIONS).to(device)
@@ -40,7 +47,7 @@ def decode_time(model: Model, task: Task, *, device: torch.device, precision: st
                     beat()
                     times.append(_turn(each, inputs[:, :1], start, min(TOKENS, length - 1), device))
     model.train(training)
-    return statistics.median(statistics.median(turn) for turn in found[0]), ratio(*found)
+    return statistics.median(statistics.median(turn) for turn in found.ours), ratio(*found)
 
 
 def _turn(model: Model, token: torch.Tensor, state: Any, tokens: int, device: torch.device) -> list[float]:

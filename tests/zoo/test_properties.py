@@ -127,8 +127,6 @@ STATE = {
     "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
     "wall": [lambda D, T: 4 * 2 * T * D + T],  # keys and values, and which are valid
     "yoco": [lambda D, T: 4 * D * D // H + 8, attention, lambda D, T: 0],  # rotations need the position; one cache
-    "ttt_linear": [lambda D, T: 4 * (2 * (D // H + 1) * D + 3 * D) + 8],  # W and b twice; the input of the convolutions
-    "wall": [lambda D, T: 4 * 2 * T * D + T],  # keys and values, and which are valid
 }
 
 

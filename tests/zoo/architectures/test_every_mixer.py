@@ -91,8 +91,6 @@ FLOAT32 = {
     "ttt_linear": "W G",
     "wall": "k",
     "yoco": "S",
-    "ttt_linear": "W G",
-    "wall": "k",
 }
 """What of a state is float32 where the rest is bfloat16."""
 EXACT = {"lru", "s4", "s4d", "s5"}

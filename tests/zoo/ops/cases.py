@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import attention, carried_attention, diagonal_scan, linear_attention, log_linear_attention, mesa, norms, slot_attention, ttt
+from zoo.ops import (
+    attention,
+    carried_attention,
+    diagonal_scan,
+    linear_attention,
+    log_linear_attention,
+    mesa,
+    norms,
+    slot_attention,
+    ttt,
+)
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
