@@ -79,7 +79,7 @@ CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attent
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
-PADDED = {op: "mask" for op in (log_linear_attention, mlstm, titans_linear, ttt_linear, wkv)} | {lsh_attention: "valid"}
+PADDED = dict.fromkeys((log_linear_attention, mlstm, titans_linear, ttt_linear, wkv), "mask") | {lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
