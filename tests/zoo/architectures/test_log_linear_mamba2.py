@@ -1,5 +1,7 @@
 """Log-linear Mamba-2: what its weights of levels mean, how many levels there are."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,18 +13,16 @@ from .mixers import drawn, vectors
 
 
 def test_with_equal_weights_it_is_mamba2():
-    """λ = softplus(L ⊙ δ) is ln 2 where L is 0, which twice as large values undo."""
+    """With L = 0 every λ is softplus(0) = ln 2; so much less of y the gated norm does not see, but for ε."""
     context, x = LayerContext(width=24, length=70), vectors(2, 70, 24)
-    sizes = {"expand": 2, "d_state": 5, "headdim": 6, "ngroups": 2, "norm_groups": 2}
     ours = drawn(LogLinearMamba2(context, state_size=5, head_dim=6, n_groups=2))
-    theirs = drawn(Mamba2(context, **sizes))
+    theirs = drawn(Mamba2(context, d_state=5, headdim=6, ngroups=2))
     torch.nn.init.zeros_(ours.L)
-    weights = {name: value for name, value in ours.state_dict().items() if name not in ("L", "in_proj.weight")}
-    rows = ours.in_proj.weight[: theirs.in_proj.out_features].clone()
-    theirs.load_state_dict({**weights, "in_proj.weight": rows})
-    scaled = ours.D.detach() / torch.log(torch.tensor(2.0).double())
-    theirs.D.data = scaled  # so that both of Mamba-2's terms are 1 / ln 2 times ours, which its norm removes
-    theirs.norm.eps = ours.norm.eps / torch.log(torch.tensor(2.0)).item() ** 2
+    weights = {name: value for name, value in ours.state_dict().items() if name != "L"}
+    weights["in_proj.weight"] = weights["in_proj.weight"][: theirs.in_proj.out_features]  # without the rows of δ
+    weights["D"] = weights["D"] / math.log(2)
+    theirs.load_state_dict(weights)
+    theirs.norm.eps = ours.norm.eps / math.log(2) ** 2
     torch.testing.assert_close(ours(x)[0], theirs(x)[0])
 
 
