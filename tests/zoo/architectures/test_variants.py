@@ -21,10 +21,15 @@ VARIANTS = [
     ("delta_net", {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1}),
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
     ("delta_net", {"use_beta": False, "qk_activation": "relu", "heads": 2}),
+    ("differential", {"heads": 4, "kv_heads": 2, "positions": "none"}),
+    ("deltaformer", {"heads": 2, "qkv_bias": True, "qk_norm": True}),
     ("fast_weights", {"rule": "sum"}),
     ("fast_weights", {"feature_map": "dpfp", "nu": 3, "d_head": 5, "heads": 2}),
     ("fast_weights", {"feature_map": "relu", "attention_norm": True}),
     ("fast_weights", {"rule": "sum", "feature_map": "dpfp", "nu": 1}),
+    ("forgetting", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True, "use_output_gate": True}),
+    ("gated_attention", {"kv_heads": 2, "head_dim": 24, "sinks": True, "bias": True}),
+    ("gated_attention", {"kv_heads": 1, "sinks": True, "positions": "alibi"}),
     ("gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3}),
     ("gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
     ("gated_delta_net_2", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "allow_neg_eigval": True}),
@@ -56,9 +61,15 @@ VARIANTS = [
     ("mega", {"attention_activation": "laplace", "rel_pos_bias": "rotary"}),
     ("mega", {"chunk_size": 5, "rel_pos_bias": "rotary"}),
     ("mesa_net", {"heads": 2, "head_dim": 5, "use_output_gate": True, "conv_size": 3, "conv_bias": True}),
+    ("mla", {"q_lora_rank": 9, "qk_rope_head_dim": 6, "kv_lora_rank": 5, "v_head_dim": 7, "qk_nope_head_dim": 3}),
     ("mixture_of_memories", {"num_memories": 5, "topk": 3, "shared_mem": False, "head_dim": 5, "expand_v": 1.2}),
     ("mixture_of_memories", {"single_kv_proj": True, "use_output_gate": False, "conv_size": 3, "conv_bias": True}),
+    ("moba", {"moba_chunk_size": 3, "moba_topk": 2, "kv_heads": 2, "qk_norm": True, "use_output_gate": True}),
+    ("nsa", {"block_size": 2, "block_counts": 4, "window_size": 3, "kv_heads": 2, "head_dim": 6, "qkv_bias": True}),
     ("nystromformer", {"num_landmarks": 4, "conv_kernel_size": 3}),
+    ("parallax", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True}),
+    ("path", {"kv_heads": 2, "use_forget_gate": True, "use_qk_norm": True, "use_low_rank_w": False, "conv_bias": True}),
+    ("path", {"use_forget_gate": True, "use_w_shortconv": False}),
     ("performer", {"kernel": "relu"}),
     ("precond_gated_delta_net", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "squash_x": 2.0}),
     ("precond_gated_delta_net", {"use_gate": False, "use_short_conv": False, "allow_neg_eigval": True}),
@@ -79,7 +90,11 @@ VARIANTS = [
     ("synthesizer", {"variant": "factorized_random"}),
     ("synthesizer", {"variant": "random", "dot": "alpha"}),
     ("synthesizer", {"variant": "dense", "dot": "plus"}),
+    ("titans", {"heads": 2, "head_dim": 5, "chunk_size": 5, "use_gate": False, "use_short_conv": False}),
     ("ttt_linear", {"mini_batch_size": 5, "share_qk": False, "use_gate": False, "heads": 2}),
+    ("yoco", {"self_decoder": "swa", "window_size": 6, "kv_heads": 2, "qk_norm": True, "depth": 5}),
+    ("yoco", {"gate_logit_normalizer": 2.0, "positions": "none"}),
+    ("wall", {"kv_heads": 2, "qkv_bias": True, "qk_norm": True, "use_output_gate": True, "use_scalar_gate": True}),
 ]
 
 
@@ -95,10 +110,12 @@ def test_variants(architecture):
 
 
 MASKED_FIRST = {
-    "based", "bigbird", "comba", "delta_net", "fast_weights", "gated_delta_net", "gated_delta_net_2",
-    "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "kda", "linear_transformer", "local", "longformer",
-    "lru", "mamba", "mamba2", "mamba3", "mesa_net", "mixture_of_memories", "mlp_mixer", "mlstm",
-    "precond_gated_delta_net", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "ttt_linear",
+    "based", "bigbird", "comba", "delta_net", "deltaformer", "differential", "fast_weights", "forgetting",
+    "gated_delta_net", "gated_delta_net_2", "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "kda",
+    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net",
+    "mixture_of_memories", "mla", "mlp_mixer", "mlstm", "moba", "nsa", "parallax", "path",
+    "precond_gated_delta_net", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "titans",
+    "ttt_linear", "wall", "yoco",
 }  # fmt: skip
 """They mask before any projection, so that NaN reaches no gradient of a weight either."""
 

@@ -106,7 +106,7 @@ def test_beta_of_two_reflects_keys_of_earlier_steps_only():
 @each
 def test_a_key_that_is_not_valid_is_seen_by_its_own_query_alone(name):
     tensors, valid, _ = inputs(name, 37, padded=True)
-    (q, k, v), gone = tensors[:3], ~valid[0, 0]
+    (_, k, v), gone = tensors[:3], ~valid[0, 0]
     before, _ = OPS[name][0](*tensors, valid)
     tensors[1], tensors[2] = (x.clone() for x in (k, v))
     tensors[1][0, :, gone] += 1
@@ -137,4 +137,5 @@ def test_shapes_without_data(name):
     with torch.device("meta"):
         q, k, beta = torch.empty(B, H, 20, K), torch.empty(B, G, 20, K), torch.empty(B, G, 20)
     o, new = OPS[name][0](q, k, k, *([q] if name == "wall" else [k, beta]))
-    assert o.shape == q.shape and new.k.shape == (q if name == "wall" else k).shape
+    assert o.shape == q.shape
+    assert new.k.shape == (q if name == "wall" else k).shape

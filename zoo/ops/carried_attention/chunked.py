@@ -45,23 +45,23 @@ def path_attention(q, k, v, w, beta, fade=None, valid=None, state=None):  # type
     """
     for x in (k, v):
         check_shared("path_attention", q, x)
-    steps = q, k, v, w, beta, fade, valid
     if q.shape[2] > 1:
         wide, H = precision.promote(q, k, v, w, beta, fade), q.shape[1]
         with precision.no_autocast(q.device):
             Q, K, W, b = (split(x.to(wide), min(CHUNK, q.shape[2])) for x in (q, k, w, beta[..., None]))
             S = inverse((b * (W @ W.mT)).tril(-1)) * b.mT
             Y, D = S @ W, S @ (W @ K.mT).tril(-1)
-            QW, (Y_q, D_q, K_q) = (Q @ repeat(W, H).mT).tril(), (repeat(x, H) for x in (Y, D, K))
+            W_q, Y_q, D_q, K_q = (repeat(x, H) for x in (W, Y, D, K))
+            QW, erased = (Q @ W_q.mT).tril(), Y.mT @ W
 
             def carry(keys: Tensor, n: int) -> Tensor:
-                return keys - (keys @ Y[:, :, n].mT) @ W[:, :, n]
+                return keys - keys @ erased[:, :, n]
 
-            pairs = Q @ K_q.mT - QW @ D_q
-            o, new = _attend(q, k, v, Q - QW @ Y_q, pairs, K - D.mT @ W, carry, fade, valid, state)
+            reads, pairs = Q - QW @ Y_q, Q @ K_q.mT - QW @ D_q
+            o, new = _attend(q, k, v, reads, pairs, K - D.mT @ W, carry, fade, valid, state)
         if finite(o, new.k):
             return o, new
-    return step_by_step(naive.path_attention_naive, steps, state)
+    return step_by_step(naive.path_attention_naive, (q, k, v, w, beta, fade, valid), state)
 
 
 @forms.computes(naive.wall_attention_naive)
@@ -75,7 +75,7 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
         wide, C = precision.promote(q, k, v, log_decay, fade), 1 << (min(CHUNK, q.shape[2]).bit_length() - 1)
         with precision.no_autocast(q.device):
             Q, K, g = (split(x.to(wide), C) for x in (q, k, log_decay))
-            pairs, from_start, to_end = decayed(Q, K, g)
+            pairs, from_start, to_end = decayed_pairs(Q, K, g)
             kept = from_start[..., -1:, :].exp()
 
             def carry(keys: Tensor, n: int) -> Tensor:
@@ -87,10 +87,11 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
     return step_by_step(naive.wall_attention_naive, (q, k, v, log_decay, fade, valid), state)
 
 
-def decayed(
+def decayed_pairs(
     q: Float[Tensor, "*N C K"], k: Float[Tensor, "*N C K"], g: Float[Tensor, "*N C K"]
 ) -> tuple[Float[Tensor, "*N C C"], Float[Tensor, "*N C K"], Float[Tensor, "*N C K"]]:
-    """Σ_n q_tn k_jn e^{g_{j+1,n} + ... + g_tn} for j ≤ t, C a power of two; log decays from the start, and to the end."""
+    """Σ_n q_tn k_jn e^{g_{j+1,n} + ... + g_tn}, j ≤ t, of a power of two of steps; log decays from the start and to the
+    end."""
     pairs, total = (q * k).sum(-1)[..., None, None], g
     from_start, to_end, size = g, torch.zeros_like(g), 1
     while size < q.shape[-2]:
