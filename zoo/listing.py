@@ -8,7 +8,9 @@ from zoo.registry import nearest
 from zoo.types import Role
 
 
-def list(*, family: str | None = None, role: Role | None = None, causal: str | None = None) -> builtins.list[str]:
+def list(
+    *, family: str | None = None, role: Role | None = None, causal: str | None = None, since: int | None = None
+) -> builtins.list[str]:
     """The names of the architectures that fit, sorted; all of them by default.
 
     What is asked of a built-in architecture for the first time is found out by building small models without memory,
@@ -16,7 +18,7 @@ def list(*, family: str | None = None, role: Role | None = None, causal: str | N
 
     Args:
         family: the heading it is listed under, such as `transformers`. role: one that it can play, such as `lm`.
-        causal: `strict`, `leaky` or `no`, as in `Traits`.
+        causal: `strict`, `leaky` or `no`, as in `Traits`. since: the year of its paper at the earliest.
 
     Raises:
         ValueError: no architecture has that family, role or trait; the message names the nearest.
@@ -24,6 +26,8 @@ def list(*, family: str | None = None, role: Role | None = None, causal: str | N
     asked = {"family": family, "roles": role, "causal": causal}
     wanted = {key: value for key, value in asked.items() if value is not None}
     names = architectures.names()
+    if since is not None:
+        names = [name for name in names if (architectures.get(name).year or 0) >= since]
     if not wanted:
         return names
     with cache.kept() as known:

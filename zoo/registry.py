@@ -76,6 +76,12 @@ class Entry:
     deviations: tuple[str, ...] = ()
     """Where we depart from the paper or from the official code, and which of the two we follow where they differ."""
 
+    @property
+    def year(self) -> int | None:
+        """When its paper appeared: the first year that `paper` names."""
+        found = re.search(r"\b(?:19|20)\d\d\b", self.paper)
+        return int(found[0]) if found else None
+
 
 @dataclass
 class Registry:

@@ -14,18 +14,27 @@ from torch.utils.flop_counter import FlopCounterMode
 import zoo
 from zoo import architectures
 from zoo.contract import ROLES, Batch, Model, Role, Shape, Unsupported, state_bytes
+from zoo.layers.mixture_of_experts import MixtureOfExperts
 from zoo.ops import flops
 
 T = TypeVar("T")
-Count: TypeAlias = Literal["total", "non_embedding"]
+Count: TypeAlias = Literal["total", "non_embedding", "active"]
 Builder: TypeAlias = Callable[..., Model]
 """(name, role, shape, **options) → Model."""
 
 
 def parameters(model: Model, count: Count = "total") -> int:
-    """Trainable parameters: all of them, or those of the backbone only (no token or position table, no output head)."""
+    """Trainable parameters: all of them, those of the backbone only (no token or position table, no output head), or
+    of these the ones that one step goes through, which leaves out the experts that are not chosen for it."""
     module = model if count == "total" else model.backbone
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    idle = sum(part.inactive for part in module.modules() if type(part) is MixtureOfExperts) if count == "active" else 0
+    return sum(p.numel() for p in module.parameters() if p.requires_grad) - idle
+
+
+def active_parameters(model: Model) -> int | None:
+    """See `parameters`; None where every step goes through all of the backbone."""
+    active = parameters(model, "active")
+    return None if active == parameters(model, "non_embedding") else active
 
 
 def _flash_forward(q: list[int], k: list[int], v: list[int], *_: Any, **__: Any) -> int:
@@ -153,6 +162,8 @@ class Size:
     target: float | None = None
     mismatch: float | None = None
     """(reached − target) / target."""
+    params_active: int | None = None
+    """See `active_parameters`."""
 
 
 def decoded_length(role: Role, shape: Shape) -> int:
@@ -173,6 +184,7 @@ def measure(name: str, role: Role, shape: Shape, **options: Any) -> Size:
         params=parameters(model),
         params_non_embedding=parameters(model, "non_embedding"),
         state_bytes=recurrent_state_bytes(model, decoded_length(role, shape)),
+        params_active=active_parameters(model),
     )
 
 

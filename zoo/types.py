@@ -168,7 +168,8 @@ class Recipe:
     channel: Part | tuple[Part | None, ...] | None = Part("mlp")
     cross: Part | None = None
     """Attention over an encoder: with it `seq2seq` is an encoder and a decoder, without it one causal stack."""
-    residual: str = "pre"
+    residual: str | tuple[str, ...] = "pre"
+    """One for all layers, or one beside each mixer, of types that hand on the same stream (`pre`, `reordered`)."""
     norm: str = "layer"
     positions: Part | str = "none"
     embedding: str = "normal"
@@ -206,6 +207,8 @@ class Recipe:
             raise ValueError("cross_attention reads an encoder; it stands in `cross` of a Recipe, not in `mixer`")
         if isinstance(self.channel, tuple) and len(self.channel) != len(self.mixers):
             raise ValueError(f"{len(self.mixers)} mixers and {len(self.channel)} channel mixers do not pair up")
+        if len(self.residuals) != len(self.mixers):
+            raise ValueError(f"{len(self.mixers)} mixers and {len(self.residuals)} residual types do not pair up")
 
     @property
     def mixers(self) -> tuple[Part, ...]:
@@ -215,6 +218,11 @@ class Recipe:
     def channels(self) -> tuple[Part | None, ...]:
         """A channel mixer for each of `mixers`."""
         return self.channel if isinstance(self.channel, tuple) else (self.channel,) * len(self.mixers)
+
+    @property
+    def residuals(self) -> tuple[str, ...]:
+        """A residual type for each of `mixers`."""
+        return self.residual if isinstance(self.residual, tuple) else (self.residual,) * len(self.mixers)
 
     def replace(self, **changes: Any) -> Recipe:
         return dataclasses.replace(self, **changes)

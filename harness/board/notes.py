@@ -89,9 +89,12 @@ def equal(finals: Sequence[Record], shared: Common) -> str:
     return f"{size}, {_end(shared.stop)}" if shared.stop else size
 
 
+COUNTED = {"total": "", "non_embedding": " without embeddings", "active": " in use at one step, without embeddings"}
+
+
 def _target(match: MatchRule) -> str:
     what = {
-        "params": " parameters" + " without embeddings" * (match.count == "non_embedding"),
+        "params": " parameters" + COUNTED[match.count],
         "flops_per_token": " FLOPs a training token",
         "state_bytes": "B of recurrent state",
     }[match.meter]

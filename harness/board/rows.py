@@ -144,6 +144,9 @@ class Row:
         seeds_first, lambda r: r.size.params_non_embedding if r.size else None,
         "params", "without embeddings", _in("", 3), optional=False,
     )  # fmt: skip
+    params_active: int | None = measured(
+        seeds_first, lambda r: r.size.params_active if r.size else None, "active", "of them, at one step", _in("", 3)
+    )
     mismatch: float | None = measured(
         seeds_worst, lambda r: r.size.mismatch if r.size else None,
         "off", "from the size all are matched to", "{:+.1%}".format,

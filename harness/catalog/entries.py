@@ -57,6 +57,7 @@ def _examined(name: str) -> Row:
     row = {
         "name": name,
         "family": entry.family,
+        "year": entry.year,
         "about": entry.about,
         "roles": list(models),
         **{trait: getattr(traits, trait, None) for trait in ("causal", "resumable", "length", "stochastic")},
@@ -135,7 +136,7 @@ def _questions() -> dict[str, Row]:
     return {row["name"]: row for row in questions.known()}
 
 
-ARCHITECTURE_COLUMNS = ("name", "about", "roles", "causal", "resumable", "length", "error")
+ARCHITECTURE_COLUMNS = ("name", "year", "about", "roles", "causal", "resumable", "length", "error")
 QUESTION_COLUMNS = ("name", "about", "metrics", "chance", "documents", "file")
 KINDS = {
     "architectures": Kind("architecture", architectures.names, _architecture, ARCHITECTURE_COLUMNS),

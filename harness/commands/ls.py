@@ -14,17 +14,21 @@ PAGES = {"architectures": "zoo.md.j2", "tasks": "tasks.md.j2"}
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS), default=KINDS[0])
+@click.option("--since", metavar="YEAR", type=int, help="Architectures whose paper is of this year or later.")
 @click.option("--markdown", is_flag=True, help="The page of architectures or tasks in the docs.")
 @json_option
-def command(kind: str, markdown: bool, as_json: bool) -> None:
+def command(kind: str, since: int | None, markdown: bool, as_json: bool) -> None:
     """List architectures, tasks, suites, corpora, or questions.
 
     The questions are those for `eval` that need no hub.
     """
     from harness.catalog import entries as catalog
 
+    if since is not None and (kind != "architectures" or markdown):
+        raise UserError("only the list of architectures goes by year", key="--since")
     if not markdown:
-        output(catalog.rows(kind), lambda rows, console: catalog.show_table(kind, rows, console), as_json=as_json)
+        rows = [row for row in catalog.rows(kind) if since is None or (row["year"] or 0) >= since]
+        output(rows, lambda rows, console: catalog.show_table(kind, rows, console), as_json=as_json)
     elif kind in PAGES:
         click.echo(page(kind), nl=False)
     else:

@@ -24,7 +24,7 @@ from harness.plan.wanted import foreign, wanted
 from harness.records.checks import FIRST_COMMITS, Problem, close, stream_by_step
 from harness.records.files import read_json
 from harness.records.meters import Meters
-from harness.records.record import Metrics, Record, Scores
+from harness.records.record import SIZES, Metrics, Record, Scores
 from harness.records.spec import RunSpec
 from harness.records.store import MODEL, Store, baseline_key
 from harness.records.stream_hash import extend_hash
@@ -158,7 +158,7 @@ class Recompute:
             return
         shape = replace(task.shape, width=size.width, depth=size.depth or None)
         built = measure(spec.architecture, spec.role, shape, **own_options(spec))
-        for name in ("width", "depth", "params", "params_non_embedding", "state_bytes"):
+        for name in SIZES:
             if getattr(size, name) != getattr(built, name):
                 yield "size", f"{name} is {getattr(size, name)}, and {getattr(built, name)} here"
                 return
@@ -236,7 +236,7 @@ class Recompute:
             return None if isinstance(known, str) else known
         if record.status not in ("ok", "diverged") or size is None:
             return None
-        return Size(size.width, size.depth, size.params, size.params_non_embedding, size.state_bytes)
+        return Size(**{name: getattr(size, name) for name in SIZES})
 
     def _begun(self, record: Record, task: Task, size: Size) -> "_Begun":
         examples = examples_of(record.spec, task)

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.plan.expand import plugin_digest
 from harness.processes import default_workers
 from harness.records.checks import stream_by_step
-from harness.records.record import Error, Metrics, Record, empty_record
+from harness.records.record import SIZES, Error, Metrics, Record, empty_record
 from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.suite.schema import Limits
@@ -176,7 +176,7 @@ def _exact(record: Record, again: Record) -> Iterable[tuple[str, Any, Any]]:
     yield "status", record.status, again.status
     if record.status != "ok" or again.status != "ok":
         return
-    for name in ("width", "depth", "params", "params_non_embedding", "state_bytes"):
+    for name in SIZES:
         yield name, getattr(record.size, name, None), getattr(again.size, name, None)
     yield "FLOPs per token", record.budget.flops_per_token, again.budget.flops_per_token
     stop = record.spec.stop

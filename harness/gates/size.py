@@ -42,7 +42,7 @@ def declared_size(subject: Subject) -> Gate:
     declared = sizing.parameters(model)
     inside = subject.size.params_non_embedding
     hidden += max(abs(numbers(model) - subject.size.params), abs(numbers(model.backbone) - inside))
-    if count == "non_embedding":
+    if count != "total":
         hidden += _outside(subject)
     base = sizing.parameters(model, count) or declared
     return result(hidden / max(1, base), HIDDEN, "numbers trained but not in the declared size, relative to it")

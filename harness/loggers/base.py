@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.records.parts import plain
-from harness.records.record import Record, Status
+from harness.records.record import SIZES, Record, Status
 from harness.records.spec import RunSpec
 
 Scalar = str | int | float | bool
@@ -91,13 +91,10 @@ def final_scores(record: Record) -> dict[str, float]:
 
 def final_facts(record: Record) -> dict[str, float]:
     """The size, speed and memory of a run."""
-    size = {} if record.size is None else {name: getattr(record.size, name) for name in _SIZES}
+    size = {} if record.size is None else {name: getattr(record.size, name) for name in SIZES}
     speed = {"train_tokens_per_s": record.speed.train_tokens_per_s, "relative": record.speed.relative}
     memory = {"peak_bytes": record.memory.peak_bytes}
     return {**_named("size", size), **_named("speed", speed), **_named("memory", memory)}
-
-
-_SIZES = ("width", "depth", "params", "params_non_embedding", "state_bytes")
 
 
 def _named(group: str, values: Mapping[str, float | None] | None) -> dict[str, float]:

@@ -242,6 +242,8 @@ def _size(record: Record) -> Iterator[str]:
         return
     if not 0 <= size.params_non_embedding <= size.params or size.width < 1 or size.depth < 0:
         yield f"{size.params} parameters, {size.params_non_embedding} of them inside, {size.width} wide"
+    if size.params_active is not None and not 0 <= size.params_active <= size.params_non_embedding:
+        yield f"{size.params_active} parameters in use at a step, of {size.params_non_embedding}"
     peak, state = record.memory.peak_bytes, size.state_bytes
     if (peak is not None and record.memory.before_bytes is None and peak < 4 * size.params) or (state or 0) < 0:
         yield f"{size.params} parameters in {peak} bytes"
@@ -251,8 +253,9 @@ def _size(record: Record) -> Iterator[str]:
         return
     if record.spec.pretrained:
         return
-    count = {"params": size.params if match.count == "total" else size.params_non_embedding}
-    reached = {**count, "state_bytes": state}.get(match.meter)
+    counts = {"total": size.params, "non_embedding": size.params_non_embedding}
+    counts["active"] = size.params_non_embedding if size.params_active is None else size.params_active
+    reached = {"params": counts[match.count], "state_bytes": state}.get(match.meter)
     if size.target != match.target or size.mismatch is None:
         yield f"matched to {size.target}, not to {match.target:g}"
     elif reached is not None and not abs(reached / match.target - 1 - size.mismatch) <= CLOSE:

@@ -42,6 +42,12 @@ class Size(Part):
     target: float | None = None
     mismatch: float | None = None
     """(reached − target) / target, of the trained model."""
+    params_active: int | None = field(default=None, metadata=OPTIONAL)
+    """Those of the backbone that one step goes through; None where it goes through all."""
+
+
+SIZES = ("width", "depth", "params", "params_non_embedding", "params_active", "state_bytes")
+"""What of a size is counted on a model."""
 
 
 @dataclass(frozen=True)

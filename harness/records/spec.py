@@ -41,8 +41,8 @@ class MatchRule:
     meter: Matched
     target: float
     tolerance: float
-    count: Literal["total", "non_embedding"] = "non_embedding"
-    """Which parameters are counted: all, or those of the backbone."""
+    count: Literal["total", "non_embedding", "active"] = "non_embedding"
+    """Which parameters are counted: all, those of the backbone, or of these the ones that one step goes through."""
     solve: tuple[str, ...] = ("width", "depth")
     """What is varied to get there."""
 

@@ -64,8 +64,8 @@ class Match(Strict):
     """What is held equal over the architectures: exactly one of params, flops_per_token, state_bytes."""
 
     params: Count | None = None
-    count: Literal["total", "non_embedding"] = "non_embedding"
-    """Which parameters: all, or those of the backbone."""
+    count: Literal["total", "non_embedding", "active"] = "non_embedding"
+    """Which parameters: all, those of the backbone, or of these the ones that one step goes through."""
     flops_per_token: Quantity | None = None
     """Counted on one real training step, forward and backward, over the tokens of its batch."""
     state_bytes: Count | None = None

@@ -63,8 +63,13 @@ def _measured_size(run: Run) -> Size:
     size = Size(**asdict(run.size))
     if run.spec.match is not None and size.target:
         size = replace(size, mismatch=matched(run.spec, run.task, run.model) / size.target - 1)
-    inside = sizing.parameters(run.model, "non_embedding")
-    return replace(size, params=sizing.parameters(run.model), params_non_embedding=inside)
+    model = run.model
+    return replace(
+        size,
+        params=sizing.parameters(model),
+        params_non_embedding=sizing.parameters(model, "non_embedding"),
+        params_active=sizing.active_parameters(model),
+    )
 
 
 def _subject(run: Run, size: Size) -> Subject:

@@ -81,6 +81,8 @@ def record(name):
     torch.manual_seed(zlib.crc32(name.encode()))
     ran.clear()
     layer = getattr(layers, cls)(**({} if cls.startswith("Based") else {"layer_idx": 0}) | options)
+    if cls.startswith("HGRN") and options.get("layer_idx"):  # what its model has, and hands to each layer as a bound
+        layer.lower_bounds = torch.nn.Parameter(torch.empty(2, layer.f_proj.out_features))
     dtype = getattr(torch, about.get("dtype", "float32"))
     if dtype == torch.float64:
         layer.double()
@@ -92,6 +94,9 @@ def record(name):
     for x in inputs.values():
         x.requires_grad_()
     more = {key.removeprefix("input."): x for key, x in inputs.items() if key != "input"}
+    if hasattr(layer, "lower_bounds"):
+        bounds = layer.lower_bounds.softmax(0)
+        more["lower_bound"] = (bounds.cumsum(0) - bounds[0])[options["layer_idx"]]
     answer = layer(inputs["input"].clone(), **more)  # RWKV-7 writes its gradient over it
     output = answer[0] if isinstance(answer, tuple) else answer
     cotangent = torch.randn_like(output)

@@ -197,3 +197,12 @@ def test_common_options_change_the_recipe():
     recipe = zoo.recipe("pre_ln", depth=3, channel="glu", residual="post", dropout=0.1, tie=True, positions="none")
     assert (recipe.depth, recipe.channel, recipe.residual, recipe.dropout) == (3, Part(GLU), "post", 0.1)
     assert zoo.recipe("pre_ln", channel=None).channel is zoo.recipe("pre_ln", channel="none").channel is None
+
+
+def test_years():
+    """The first year that a paper's line names; those since one are what `since` asks for."""
+    years = {name: architectures.get(name).year for name in zoo.names()}
+    assert (years["lstm"], years["pre_ln"], years["rwkv7"], years["hybrid"]) == (1997, 2020, 2025, None)
+    late = {name for name, year in years.items() if (year or 0) >= 2024}
+    assert set(zoo.list(since=2024)) == late
+    assert set(zoo.list(since=2024, family="rwkv")) == {"rwkv5", "rwkv6", "rwkv7"}

@@ -8,20 +8,17 @@ A is the parameter `A_log`, b `dt_bias`. With more value heads than key heads, e
 value heads.
 """
 
-import math
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
-from zoo.contract import LayerContext, Mask, Mixed, ParamOverride, Part, State
-from zoo.layers.delta_rule import DeltaRuleMixer
-from zoo.layers.linear import few, softplus_bias_
+from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.layers.delta_rule import DeltaRuleMixer, decay_, head_sizes, log_decay
+from zoo.layers.linear import few
 from zoo.layers.ranges import at_least_one, positive
-from zoo.layers.tensors import in_fp32, zero_padding
+from zoo.layers.tensors import zero_padding
 from zoo.ops.delta_rule import delta_rule
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.norms import Activation
@@ -71,23 +68,14 @@ class GatedDeltaNet(DeltaRuleMixer):
         norm_eps: float = 1e-5,
         output_gate_activation: Activation = "swish",
     ) -> None:
-        H = heads if value_heads is None else value_heads
-        if heads < 1 or H < 1 or H % heads:
-            raise ValueError(f"gated_delta_net: {H} value heads (value_heads) are not a multiple of {heads} heads")
         at_least_one("gated_delta_net", conv_size=conv_size)
         positive("gated_delta_net", norm_eps=norm_eps)
-        D = context.width
-        K = (3 * D // 4 if use_gate else D) // heads if head_dim is None else head_dim
-        if K < 1:
-            raise ValueError(f"gated_delta_net: width {D} is too small for {heads} heads: head_dim is {K}")
-        V = round(K * expand_v)
-        if V < 1 or not math.isclose(V, K * expand_v, rel_tol=1e-5):
-            raise ValueError(f"gated_delta_net: expand_v {expand_v} times head width {K} is not a whole number")
+        D, keys = context.width, (0.75 if use_gate else 1.0) * context.width
+        H, K, V = head_sizes("gated_delta_net", keys, heads, value_heads, head_dim, expand_v)
         super().__init__(context, heads=heads, value_heads=H, K=K, V=V, allow_neg_eigval=allow_neg_eigval)
         self.a_proj = nn.Linear(D, H, bias=False)
         self.b_proj = nn.Linear(D, H, bias=False)
-        self.A_log = nn.Parameter(torch.empty(H))
-        self.dt_bias = nn.Parameter(torch.empty(H))
+        self.add_decay(H)
         if use_short_conv:
             self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate=output_gate_activation if use_gate else None)
@@ -102,23 +90,12 @@ class GatedDeltaNet(DeltaRuleMixer):
         q, k, v, new = self.project(x, mask, state)
         q, k = (repeat(z, self.value_heads) for z in (q, k))
         a = few(x, self.a_proj.weight)  # e^{A_log} up to 16 would make several per cent of α of bfloat16's rounding
-        beta, log_decay = self.beta(x), self.log_decay(a)
-        beta, log_decay = (zero_padding(z, mask).transpose(1, 2) for z in (beta, log_decay))
-        o, new["S"] = delta_rule(q, k, v, beta, log_decay, None if state is None else state["S"])
+        beta, g = self.beta(x), log_decay(a, self.A_log, self.dt_bias)
+        beta, g = (zero_padding(z, mask).transpose(1, 2) for z in (beta, g))
+        o, new["S"] = delta_rule(q, k, v, beta, g, None if state is None else state["S"])
         return self.read(o, x), None if state is None else new
 
-    @in_fp32
-    def log_decay(self, a: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
-        """ln α = −e^{A_log} softplus(a + dt_bias) ≤ 0."""
-        return -self.A_log.exp() * F.softplus(a + self.dt_bias)
-
-    @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """e^{A_log} ~ U(0, 16), softplus(dt_bias) log-uniform in [1e-3, 1e-1] (as in Mamba-2); the rest as DeltaNet."""
+        """See `decay_`; the rest as DeltaNet."""
         super().reset_parameters(layer=layer, depth=depth)
-        self.A_log.uniform_(0, 16).clamp_(min=1e-4).log_()  # the clamp because ln 0 = −∞ would never learn
-        softplus_bias_(self.dt_bias, 1e-3, 1e-1)
-
-    def param_overrides(self) -> dict[str, ParamOverride]:
-        """No weight decay on A_log and dt_bias."""
-        return dict.fromkeys(("A_log", "dt_bias"), ParamOverride(decay=False))
+        decay_(self.A_log, self.dt_bias)

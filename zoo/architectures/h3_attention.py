@@ -14,7 +14,8 @@ from zoo.types import Part, Recipe
 
 @register(
     family="hybrids",
-    paper="Fu et al. 2022, Hungry Hungry Hippos: Towards Language Modeling with State Space Models, arXiv:2212.14052",
+    paper="Fu, Dao et al. 2023, Hungry Hungry Hippos: Towards Language Modeling with State Space Models, "
+    "arXiv:2212.14052",
     source="https://github.com/HazyResearch/H3 (src/models/ssm_seq.py, attn_layer_idx)",
     deviations=(
         "the paper has two attention layers in 12 or more, the second and the one in the middle; here one in four is "

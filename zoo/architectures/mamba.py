@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.linear import softplus_bias_
+from zoo.layers.norms import RMSNorm
 from zoo.layers.ranges import at_least_one, check_step_sizes, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
@@ -46,6 +47,7 @@ class Mamba(Mixer):
         dt_min, dt_max: Δ starts log-uniform between them, dt_init_floor at the least.
         dt_init, dt_scale: W_Δ starts constant, or uniform, at (up to) dt_scale / √dt_rank.
         conv_bias, bias: whether the convolution has one, and the input and output projections.
+        inner_norms: RMSNorm of what Δ, B and C are made of (Jamba, arXiv:2403.19887, section 6.4).
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
@@ -66,6 +68,7 @@ class Mamba(Mixer):
         dt_init_floor: float = 1e-4,
         conv_bias: bool = True,
         bias: bool = False,
+        inner_norms: bool = False,
     ) -> None:
         super().__init__(context)
         inner = int(expand * context.width)
@@ -78,6 +81,10 @@ class Mamba(Mixer):
         self.in_proj = nn.Linear(context.width, 2 * inner, bias=bias)
         self.conv1d = ShortConvolution(inner, d_conv, bias=conv_bias)
         self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.inner_norms = inner_norms
+        if inner_norms:
+            self.dt_layernorm = RMSNorm(rank, eps=1e-6)
+            self.b_layernorm, self.c_layernorm = RMSNorm(d_state, eps=1e-6), RMSNorm(d_state, eps=1e-6)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, d_state))
         self.D = nn.Parameter(torch.empty(inner))
@@ -101,6 +108,8 @@ class Mamba(Mixer):
         (paper, algorithm 2)."""
         N = self.A_log.shape[1]
         low, B, C = self.x_proj(u).split([self.dt_rank, N, N], dim=-1)
+        if self.inner_norms:
+            low, B, C = self.dt_layernorm(low), self.b_layernorm(B), self.c_layernorm(C)
         return F.linear(low, self.dt_proj.weight), B, C
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
@@ -121,6 +130,9 @@ class Mamba(Mixer):
         softplus_bias_(self.dt_proj.bias, self.dt_min, self.dt_max, self.dt_init_floor)
         self.conv1d.reset_parameters()
         self.x_proj.reset_parameters()
+        for module in self.children():
+            if isinstance(module, RMSNorm):
+                module.reset_parameters()
         start_projections(self.in_proj, self.out_proj, depth)
 
     def param_overrides(self) -> dict[str, ParamOverride]:

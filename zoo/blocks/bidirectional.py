@@ -32,10 +32,12 @@ class Bidirectional(Mixer):
         state: State | None = None,
         shared_context: dict[str, Any] | None = None,
     ) -> Mixed:
-        own = [
-            {"shared_context": shared_context.setdefault(way, {})} if shared_context is not None else {}
-            for way in ("ahead", "back")
-        ]
+        own: list[dict[str, Any]] = [{}, {}]
+        if shared_context is not None:
+            own = [{"shared_context": shared_context.setdefault(way, {})} for way in ("ahead", "back")]
+            residual = shared_context.get("residual", x)
+            for each, turned in zip(own, (residual, reverse(residual, mask)), strict=True):
+                each["shared_context"]["residual"] = turned
         ahead, _ = self.ahead(x, mask=mask, **own[0])
         back, _ = self.back(reverse(x, mask), mask=mask, **own[1])
         return ahead + reverse(back, mask), None

@@ -7,11 +7,11 @@ turns the stream into the stack's output. Where the stream is the residual itsel
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.contract import Mask, Mixed, Mixer, State, combine
+from zoo.contract import Mask, Mixer, State
 from zoo.layers.norms import LayerNorm, RMSNorm, make_norm, summed
+from zoo.layers.side_by_side import Sum
 from zoo.registry import Table
 
 
@@ -125,6 +125,19 @@ class Sandwich(PreNorm):
         return stream, self.norm_out(y)
 
 
+class Reordered(PreNorm):
+    """x + norm(f(x)) (OLMo 2, arXiv:2501.00656, section 3.2; Liu et al. 2022, Swin V2, arXiv:2111.09883)."""
+
+    norm_first = False
+
+    def read(self, stream: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        x = stream[0] if stream[1] is None else stream[0] + stream[1]
+        return x, x
+
+    def write(self, stream: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stream, self.norm(y)
+
+
 class DeepNorm(Residual):
     """norm(α x + f(x)) with α = (2N)^{1/4}, β = (8N)^{−1/4} for N blocks (Wang et al. 2022, arXiv:2203.00555)."""
 
@@ -207,40 +220,6 @@ class Reversible(TwoStreams):
         return newer, older + y
 
 
-class Sum(Mixer):
-    """Several mixers over one input, added up."""
-
-    def __init__(self, parts: list[Mixer]) -> None:
-        nn.Module.__init__(self)
-        self.parts: Any = nn.ModuleList(parts)
-        self.traits = combine([part.traits for part in parts])  # type: ignore[misc]  # its own, as they depend on the parts
-        self.feeds_matmul_only = all(part.feeds_matmul_only for part in parts)  # type: ignore[misc]
-        self.shared_context = any(part.shared_context for part in parts)  # type: ignore[misc]
-
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        *,
-        mask: Mask | None = None,
-        state: State | None = None,
-        shared_context: dict[str, Any] | None = None,
-    ) -> Mixed:
-        y, new = torch.zeros_like(x), {}
-        for name, part in self.parts.named_children():
-            extra = {"shared_context": shared_context} if part.shared_context else {}
-            own, new[name] = part(x, mask=mask, state=None if state is None else state[name], **extra)
-            y = y + own
-        return y, None if state is None else new
-
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        parts = self.parts.named_children()
-        return {name: part.init_state(batch, device=device, dtype=dtype) for name, part in parts}
-
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        for part in self.parts:
-            part.reset_parameters(layer=layer, depth=depth)
-
-
 RESIDUALS = Table(
     "residual type",
     {
@@ -248,6 +227,7 @@ RESIDUALS = Table(
         "post": PostNorm,
         "plain": Plain,
         "sandwich": Sandwich,
+        "reordered": Reordered,
         "deepnorm": DeepNorm,
         "residual_dual": ResidualDual,
         "rezero": ReZero,

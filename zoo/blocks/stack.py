@@ -31,21 +31,24 @@ class Stack(Backbone):
 
     def __init__(self, recipe: Recipe, context: LayerContext, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
-        residual: type[Residual] = RESIDUALS.resolve(recipe.residual)
-        width, depth = context.width, context.depth
+        residuals: list[type[Residual]] = [RESIDUALS.resolve(kind) for kind in recipe.residuals]
+        first, width, depth = residuals[0], context.width, context.depth
+        if any(kind.open is not first.open for kind in residuals):
+            raise ValueError(f"residual types {', '.join(recipe.residuals)} hand on different streams between layers")
         context = dataclasses.replace(
-            context, causal=causal, positions=_relative_positions(recipe), gain=residual.gain(depth)
+            context, causal=causal, positions=_relative_positions(recipe), gain=first.gain(depth)
         )
-        blocks = [
-            residual.arrange(_block(recipe, dataclasses.replace(context, layer=layer), cross)) for layer in range(depth)
-        ]
-        self.open, self.close = residual.open, residual.close
-        self.norm = make_norm(recipe.norm if residual.final_norm else "none", width)
+        layers = [(dataclasses.replace(context, layer=i), residuals[i % len(residuals)]) for i in range(depth)]
+        blocks = [residual.arrange(_block(recipe, at, cross)) for at, residual in layers]
+        self.open, self.close = first.open, first.close
+        self.norm = make_norm(recipe.norm if first.final_norm else "none", width)
         self.length = context.length
         traits = combine([mixer.traits for block in blocks for mixer in block])
         self.traits = traits if causal else dataclasses.replace(traits, causal="no", resumable=False)
         self.sublayers = nn.ModuleList(
-            residual(mixer, width, recipe.norm, recipe.dropout, depth) for block in blocks for mixer in block
+            residual(mixer, width, recipe.norm, recipe.dropout, depth)
+            for block, (_, residual) in zip(blocks, layers, strict=True)
+            for mixer in block
         )
         for layer, block in enumerate(blocks):
             for mixer in block:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from zoo.blocks.bidirectional import Bidirectional
-from zoo.blocks.residual import RESIDUALS, Sum
+from zoo.blocks.residual import RESIDUALS
 from zoo.blocks.stack import Stack, make_mixer
 from zoo.check_result import CheckResult, failed, skipped, within
 from zoo.checks.subject import CLASSES, VOCAB, Subject, T, U, distance, example, gradients, loss
 from zoo.contract import LayerContext, Mixer, ParamOverride, state_bytes
 from zoo.layers.positions import acts
 from zoo.layers.positions import part as part_of
+from zoo.layers.side_by_side import Sum
 from zoo.size import recurrent_state_bytes
 from zoo.types import LABELLED, STEPWISE
 
@@ -71,7 +72,7 @@ def check_nesting(subject: Subject) -> CheckResult:
         stack = subject.initial(role).backbone
         assert isinstance(stack, Stack)
         inner: list[Any] = [sublayer.inner for sublayer in stack.sublayers]
-        parts = [part for f in inner for part in (f.parts if isinstance(f, Sum) else [f])]
+        parts = [part for f in inner for part in (f.parts if type(f) is Sum else [f])]
         for part, (make, layer) in zip(parts, _makers(subject, causal=role == "lm"), strict=True):
             alone = []
             for seed in range(2):
@@ -99,7 +100,7 @@ def _makers(subject: Subject, *, causal: bool) -> list[tuple[Callable[[], Mixer]
     recipe = subject.recipe
     found: list[tuple[Callable[[], Mixer], int]] = []
     relative = None if acts(recipe.positions) is None else part_of(recipe.positions)
-    gain = RESIDUALS.resolve(recipe.residual).gain(subject.depth)
+    gain = RESIDUALS.resolve(recipe.residuals[0]).gain(subject.depth)
     for layer in range(subject.depth):
         turn = layer % len(recipe.mixers)
         for part in (recipe.mixers[turn], recipe.channels[turn]):

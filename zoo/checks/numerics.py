@@ -1,5 +1,6 @@
 """Checks of numbers: batches, repeatability, bfloat16, extreme inputs."""
 
+import copy
 import math
 from typing import Any
 
@@ -12,6 +13,9 @@ from zoo.contract import Batch, Mixer, Model
 
 ROUGH = 0.05
 """What bfloat16's 8 bits of precision may change through two blocks, root mean square, relative."""
+AS_ROUGH = 3.0
+"""How many times more than rounded weights alone it may change, where these change much: many blocks, or experts that
+are chosen by a hair's breadth, make a model sensitive that is computed as it should be."""
 
 
 @torch.no_grad()
@@ -60,8 +64,10 @@ def check_precision(subject: Subject) -> CheckResult:
                 rough = model(batch)
             if not found and not all(bool(g.isfinite().all()) for g in gradients(model, rough.float().square().sum())):
                 return failed("precision", f"{role}: gradients in bfloat16 are not finite")
-            difference = float((rough.detach().float() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
-            found.append(math.inf if math.isnan(difference) else difference)
+            difference = _relative(rough.detach().float(), exact)
+            if ROUGH < difference < math.inf:
+                difference *= ROUGH / max(ROUGH, AS_ROUGH * _relative(_with_rounded_weights(model, batch), exact))
+            found.append(difference)
             if len(found) == 2 and max(found) <= ROUGH:
                 break
         worst = max(worst, sorted(found)[1])
@@ -70,6 +76,21 @@ def check_precision(subject: Subject) -> CheckResult:
             if lowered:
                 return failed("precision", f"under bfloat16 autocast the state {lowered}")
     return within("precision", worst, ROUGH, "median relative distance of bfloat16 logits from float32's")
+
+
+def _relative(y: Tensor, exact: Tensor) -> float:
+    """Root mean squares of the difference over the exact; infinite where it is no number."""
+    found = float((y - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+    return math.inf if math.isnan(found) else found
+
+
+@torch.no_grad()
+def _with_rounded_weights(model: Model, batch: Batch) -> Tensor:
+    """Logits in float32 of a model whose weights are rounded to bfloat16."""
+    rounded = copy.deepcopy(model)
+    for p in rounded.parameters():
+        p.copy_(p.bfloat16())
+    return rounded(batch)
 
 
 @torch.no_grad()

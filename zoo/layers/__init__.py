@@ -14,5 +14,12 @@ MIXERS = Table(
     },
 )
 """Mixers that do not go by the name of an architecture."""
-CHANNELS = Table("channel mixer", {"mlp": "zoo.layers.mlp:MLP", "glu": "zoo.layers.mlp:GLU"})
+CHANNELS = Table(
+    "channel mixer",
+    {
+        "glu": "zoo.layers.mlp:GLU",
+        "mlp": "zoo.layers.mlp:MLP",
+        "moe": "zoo.layers.mixture_of_experts:MixtureOfExperts",
+    },
+)
 """Channel mixers, likewise."""

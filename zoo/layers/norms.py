@@ -71,6 +71,20 @@ class HeadNorm(nn.Module):
             nn.init.ones_(self.weight)
 
 
+class GroupRMSNorm(nn.Module):
+    """RMSNorm over each of several groups of features alone, with a weight for every feature (fla's GroupNorm)."""
+
+    def __init__(self, groups: int, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        group = at_least_fp32(x).unflatten(-1, (self.groups, -1))
+        y = norms.rms(group, group.new_ones(group.shape[-1]), self.eps).flatten(-2)
+        return (y * self.weight).to(x.dtype)
+
+
 NORMS = Table(
     "norm",
     {

@@ -34,6 +34,17 @@ def head_width(name: str, width: int, heads: int, given: int | None = None, opti
     return width // heads if given is None else given
 
 
+def head_sizes(name: str, width: int, heads: int, expand_k: float, expand_v: float) -> tuple[int, int]:
+    """K and V of the mixer called `name`, whose keys and values are `expand_k` and `expand_v` times as wide as it."""
+    sizes = []
+    for what, option, expand in (("keys", "expand_k", expand_k), ("values", "expand_v", expand_v)):
+        size = round(width * expand)
+        if size < 1 or size % heads:
+            raise ValueError(f"{name}: {what} {size} wide ({option} · width {width}) do not divide into {heads} heads")
+        sizes.append(size // heads)
+    return sizes[0], sizes[1]
+
+
 def shared_heads(name: str, heads: int, kv_heads: int | None) -> int:
     """How many heads of keys and values the mixer called `name` has; None for as many as of queries."""
     shared = heads if kv_heads is None else kv_heads

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-S = TypeVar("S")
+Past = TypeVar("Past")
+
 SPAN = 64
 """Steps between two states that are kept for the backward pass."""
 
@@ -28,8 +29,8 @@ def finite_or(y: Tensor, naive: Callable[[], Tensor]) -> Tensor:
 
 
 def step_by_step(
-    naive: Callable[..., tuple[Tensor, S]], inputs: Sequence[Tensor | None], state: S | None
-) -> tuple[Tensor, S]:
+    naive: Callable[..., tuple[Tensor, Past]], inputs: Sequence[Tensor | None], state: Past | None
+) -> tuple[Tensor, Past]:
     """Outputs and last state of `naive(*inputs, state=state)`, of inputs (B, H, T, …), in the memory of chunks."""
     outputs, spans = [], [None if x is None else x.split(SPAN, dim=2) for x in inputs]
     for n in range(len(spans[0] or ())):

@@ -41,6 +41,13 @@ def test_the_same_rows_in_every_form(kind, known, monkeypatch, call):
         assert all(f"- deviation: {deviation}\n" in page for deviation in row["deviations"])
 
 
+def test_architectures_since_a_year(known, monkeypatch, call):
+    monkeypatch.setattr(catalog, "rows", lambda kind: known[kind])
+    rows = json.loads(call("ls", "--since", "2024", "--json").stdout)
+    assert {row["name"] for row in rows} == set(zoo.list(since=2024))
+    assert "only the list of architectures goes by year" in call("ls", "tasks", "--since", "2024", status=2).stderr
+
+
 @pytest.mark.parametrize("kind", ls.PAGES)
 def test_the_pages_in_the_docs_are_up_to_date(kind, known, monkeypatch):
     """`make docs` writes them."""

@@ -78,7 +78,27 @@ def recalled_motifs(row: list[int], task) -> dict[int, int]:
     return answers
 
 
+def looked_up_by_name(row: list[int], task) -> dict[int, int]:
+    """The digits behind each question, from lines split at their marks."""
+    colon, end, ask = task.vocab - 3, task.vocab - 2, task.vocab - 1
+    size, answers, of_name = task.line, {}, {}
+    for i in range(0, len(row), size):
+        line = row[i : i + size]
+        if i < task.entries * size:
+            at = line.index(colon)
+            assert line[-1] == end
+            assert of_name.setdefault(tuple(line[:at]), line[at + 1 : -1]) is not None
+            continue
+        at = line.index(colon)
+        assert line[0] == ask
+        answers |= dict(enumerate(of_name.pop(tuple(line[1:at])), start=i + at))  # no entry is asked for twice
+    assert len(of_name) == task.entries - task.questions
+    return answers
+
+
 CASES = [
+    ("phonebook", {}, looked_up_by_name),
+    ("phonebook", {"entries": 3, "letters": 1, "digits": 5, "questions": 3}, looked_up_by_name),
     ("selective_copy", {}, copied),
     ("selective_copy", {"length": 5, "data": 5, "vocab": 4}, copied),
     ("induction", {}, induced),

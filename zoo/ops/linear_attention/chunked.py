@@ -152,15 +152,12 @@ def halved(
     from_start, to_end = total if bonus is None else torch.zeros_like(total), torch.zeros_like(total)
     o, size = (q * now).sum(-1, keepdim=True) * v, 1
     while size < C:
-        (_, later), (earlier, _) = _halves(q, size), _halves(k, size)
-        (start_1, start_2), (end_1, end_2) = _halves(from_start, size), _halves(to_end, size)
-        pairs = (later * start_2.exp()) @ (earlier * end_1.exp()).mT
-        read = pairs @ _halves(v, size)[0]
+        later, earlier = halves(q, size)[1], halves(k, size)[0]
+        pairs = (later * halves(from_start, size)[1].exp()) @ (earlier * halves(to_end, size)[0].exp()).mT
+        read = pairs @ halves(v, size)[0]
         o = o + torch.stack([torch.zeros_like(read), read], dim=-3).flatten(-4, -2)
-        total_1, total_2 = total[..., 0::2, None, :], total[..., 1::2, None, :]
-        from_start = torch.stack([start_1, start_2 + total_1], dim=-3).flatten(-4, -2)
-        to_end = torch.stack([end_1 + total_2, end_2], dim=-3).flatten(-4, -2)
-        total, size = (total_1 + total_2).squeeze(-2), 2 * size
+        from_start, to_end, total = doubled(from_start, to_end, total, size)
+        size *= 2
     before = []
     for added, kept in zip(((to_end.exp() * k).mT @ v).unbind(2), total.exp().mT.unbind(2), strict=True):
         before.append(S)
@@ -174,10 +171,21 @@ def split(x: Float[Tensor, "B H T F"], C: int) -> Float[Tensor, "B H N C F"]:
     return F.pad(x, (0, 0, 0, -x.shape[2] % C)).unflatten(2, (-1, C))
 
 
-def _halves(x: Float[Tensor, "*N C F"], size: int) -> tuple[Float[Tensor, "*N P s F"], Float[Tensor, "*N P s F"]]:
+def halves(x: Float[Tensor, "*N C F"], size: int) -> tuple[Float[Tensor, "*N P s F"], Float[Tensor, "*N P s F"]]:
     """The earlier and the later halves of blocks of 2·size steps."""
     earlier, later = x.unflatten(-2, (-1, 2, size)).unbind(-3)
     return earlier, later
+
+
+def doubled(
+    from_start: Float[Tensor, "*N C F"], to_end: Float[Tensor, "*N C F"], total: Float[Tensor, "*N P F"], size: int
+) -> tuple[Float[Tensor, "*N C F"], Float[Tensor, "*N C F"], Float[Tensor, "*N P/2 F"]]:
+    """Log decays from the start of each step's block and to its end, and of whole blocks, for blocks of 2·size."""
+    (start_1, start_2), (end_1, end_2) = halves(from_start, size), halves(to_end, size)
+    total_1, total_2 = total[..., 0::2, None, :], total[..., 1::2, None, :]
+    from_start = torch.stack([start_1, start_2 + total_1], dim=-3).flatten(-4, -2)
+    to_end = torch.stack([end_1 + total_2, end_2], dim=-3).flatten(-4, -2)
+    return from_start, to_end, (total_1 + total_2).squeeze(-2)
 
 
 def segments(g: Float[Tensor, "*N C F"]) -> Float[Tensor, "*N C C F"]:

@@ -1,0 +1,40 @@
+"""Qwen3-Next: three blocks of Gated DeltaNet, then one of gated attention, each with experts (Qwen Team 2025).
+
+    x ← x + f(RMSNorm(x)),    x ← x + MoE(RMSNorm(x)),    f = delta rule, delta rule, delta rule, attention, by turns
+    delta rule    S ← α_t S_{t−1},    S_t = S + β_t k_t (v_t − Sᵀ k_t)ᵀ,    y_t = (N(S_tᵀ q_t) ⊙ SiLU(x_t W_g)) W_o
+    attention    y_t = (Σ_{s ≤ t} softmax_s(N(q_t)·N(k_s) / √d) v_s ⊙ σ(x_t W_G)) W_O
+
+`zoo.architectures.gated_delta_net` has α, β, q, k and v. N is RMSNorm, in attention before a quarter of it turns.
+"""
+
+from zoo.architectures import register
+from zoo.architectures.gated_delta_net import GatedDeltaNet
+from zoo.layers.attention import Attention
+from zoo.types import Part, Recipe
+
+
+@register(
+    family="hybrids",
+    paper="Qwen Team 2025, Qwen3-Next: Towards Ultimate Training and Inference Efficiency (the release of the weights)",
+    source="https://github.com/huggingface/transformers (models/qwen3_next)",
+    deviations=(
+        "2 of 8 experts and a shared one, each a third of a SwiGLU 8/3 times as wide; Qwen3-Next-80B-A3B has 10 of 512",
+        "experts are balanced by DeepSeek-V3's correction, not by an auxiliary loss",
+        "heads of the delta rule are gated_delta_net's, ¾ of the width with values twice as wide; officially all of it, "
+        "and twice as many heads of values",
+        "the base of rotations is 10⁴, officially 10⁷; no multi-token prediction",
+        "weights of the norms of queries and keys start at 1, officially 1 + w from w = 0",
+    ),
+)
+def qwen3_next(*, heads: int = 4, kv_heads: int = 1, experts: int = 8, top_k: int = 2) -> Recipe:
+    """Qwen3-Next: Gated DeltaNet in three layers of four, gated attention in the fourth, and a mixture of experts."""
+    delta = Part(GatedDeltaNet, heads=heads)
+    attention = Part(Attention, heads=heads, kv_heads=kv_heads, bias=False, qk_norm=True, gate=True)
+    return Recipe(
+        (delta, delta, delta, attention),
+        channel=Part("moe", experts=experts, top_k=top_k, score="softmax", shared_gate=True),
+        residual="pre",
+        norm="rms_one",
+        positions=Part("rope", fraction=0.25),
+        width_multiple=8 * heads,  # a quarter of a head turns, in pairs
+    )
