@@ -245,11 +245,13 @@ class Draw:
             given.update(before=1, after=0)
         if self.op is linear_attention.weighted_mean:  # whose denominators must not cancel
             given.update((name, given[name].abs() + 0.5) for name in ("q", "k", "total") if given.get(name) is not None)
-        if self.op is mesa:  # whose matrices must be positive and well conditioned, and its solver be done
-            given.update(iterations=64, ridge=0.5 + given["ridge"].abs())
-            if given.get("state"):
-                G = given["state"][0]
-                given["state"] = (G @ G.mT / G.shape[-1], given["state"][1])
+        if self.op is mesa:  # whose solver must be done, and whose matrices positive, which some layouts would undo
+            given.update(iterations=64, ridge=0.5 + given["ridge"].abs(), state=None)
+        if self.op in (titans_linear, ttt_linear):  # whose padding stands on the right
+            if given.get("mask") is not None:
+                given["mask"] = given["mask"].sort(-1, descending=True).values
+            if given.get("under_way"):
+                given["under_way"] = *given["under_way"][:-1], given["under_way"][-1] % given["size"]
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
@@ -313,7 +315,7 @@ class Draw:
             return torch.randint(-1, 4, shape)
         x, dtype = torch.randn(shape, dtype=torch.float64), self.r.choice(self.dtypes)
         x = -x.abs() - 0.01 if name in ("log_decay", "log_momentum", "log_a", "A", "w") else x
-        x = x.sigmoid() if name in ("beta", "delta", "floor") else x
+        x = x.sigmoid() if name in ("beta", "delta", "floor", "rate", "step") else x
         if (self.kind if kind == "Inexact" else kind) == "Complex":
             x = torch.complex(-x.abs() if name == "a" else x, torch.randn(shape, dtype=torch.float64)) / 2
             dtype = (torch.float64 if dtype is torch.float64 else torch.float32).to_complex()

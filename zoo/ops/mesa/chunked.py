@@ -70,7 +70,12 @@ def by_conjugate_gradients(
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K K"], Float[Tensor, "B H K V"]]:
     """Outputs, and the final G and S."""
     written = beta[..., None] * k
-    solve = partial(conjugate_gradients, _product(k, written, g, ridge, G), iterations=iterations)
+    product = _product(k, written, g, ridge, G)
+
+    def solve(b: Tensor) -> Tensor:
+        with precision.no_autocast(b.device):  # which a backward pass may run under
+            return conjugate_gradients(product, b, iterations)
+
     x = solve(q)
     read, G = linear_attention(x, k, written, g, G.mT)  # which reads its state transposed
     residual = q - read - ridge[:, None] * x
