@@ -65,7 +65,7 @@ STATE = {
     **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
     "delta_net": [floats(lambda D, T: D * D // H + 3 * 3 * D)],  # three convolutions of width 4
-    "deltaformer": [attention],  # of keys and corrected values
+    "deltaformer": [lambda D, T: 4 * 2 * T * D + T],  # keys and corrected values, and which are valid
     "fast_weights": [matrices],
     "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     "gla": [floats(lambda D, T: D // 2 * D // H)],

@@ -54,7 +54,7 @@ def test_what_looks_both_ways_cannot_continue(name):
 
 FLOAT32 = {
     "delta_net": "S",
-    "deltaformer": "v",
+    "deltaformer": "u",
     "fast_weights": "S",
     "gated_delta_net": "S",
     "gla": "S",

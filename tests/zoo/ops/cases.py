@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
+from zoo.ops import carried_attention, diagonal_scan, linear_attention, mesa, norms, softmax_delta, ttt
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -96,7 +96,7 @@ def _carried(name: str, *inputs: Tensor) -> Case:
 
     def tensors(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, Tensor]:
         o, new = form(*inputs)
-        return o, new.k
+        return o, new["k"]
 
     forms = (getattr(carried_attention, f"{name}_attention{which}") for which in ("", "_naive"))
     return Case("carried_attention", *(partial(tensors, form) for form in forms), inputs)
@@ -208,7 +208,12 @@ CASES = {
     "short convolution, unit vectors and padding": _case(
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
-    "softmax delta rule": _case("softmax_delta.softmax_delta", _q, _k, _v, _beta),
+    "softmax delta rule": Case(
+        "softmax_delta",
+        lambda *x: softmax_delta.softmax_delta(*x)["u"],
+        lambda *x: softmax_delta.softmax_delta_naive(*x)["u"],
+        (_q, _k, _v, _beta),
+    ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
     "TTT-Linear": Case(
         "ttt",

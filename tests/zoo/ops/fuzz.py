@@ -37,6 +37,7 @@ from torch import Tensor
 
 import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
+from zoo.ops.carried_attention import path_attention
 from zoo.ops.cpu import threads
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mesa import mesa, mesa_naive
@@ -249,6 +250,8 @@ class Draw:
             if given.get("state"):
                 G = given["state"][0]
                 given["state"] = (G @ G.mT / G.shape[-1], given["state"][1])
+        if self.op is path_attention:  # whose products must not grow
+            given["w"] = F.normalize(given["w"], dim=-1)
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
