@@ -333,6 +333,8 @@ def spoilt(x: Any, r: random.Random) -> Any:
         return (*x[:i], spoilt(x[i], r), *x[i + 1 :])
     if type(x) in NUMBERS:
         return r.choice(NUMBERS[type(x)])
+    if x is None:
+        return 1.0
     how = r.choice(("size", "size", "size", "axes", "dtype", "number", "number", "other"))
     if how == "size" and x.numel() and x.ndim:
         i, n = (i := r.randrange(x.ndim)), x.shape[i]
@@ -429,6 +431,7 @@ def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> s
         outputs, by = zip(*pairs, strict=True) if pairs else ((), ())
         true = torch.autograd.grad(outputs, leaves, by, materialize_grads=True) if pairs else slopes
         for y, exact in zip((*got, *slopes), (*want, *true), strict=True):
+            y, exact = (x.int() if x.dtype is torch.bool else x for x in (y, exact))
             if wild and y.shape == exact.shape:  # 0 times infinity is NaN, where a form multiplies by 0
                 both = y.isfinite() & exact.isfinite()
                 y, exact = y.where(both, 0), exact.where(both, 0)
