@@ -67,7 +67,7 @@ STATE = {
     "bilinear_attention": [attention],  # of inputs and values
     **{name: [attention] for name in ("deepnorm", "gpt2", "parallel_block", "post_ln", "pre_ln", "residual_dual")},
     **{name: [attention] for name in ("rezero", "sandwich_ln", "transformer_2017", "transformer_pp")},
-    "deltaformer": [attention],  # of keys and corrected values
+    "deltaformer": [lambda D, T: 4 * 2 * T * D + T],  # keys and corrected values, and which are valid
     "differential": [attention],
     "forgetting": [lambda D, T: 4 * (2 * T * D + T * H)],  # beside the cache, of each key and head what is left of it
     "gated_attention": [attention],
@@ -77,7 +77,6 @@ STATE = {
     "gated_delta_product": [  # two keys and two values a token
         floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 3 + 2 * 3 * D // 2))
     ],
-    "gated_delta_net": [floats(lambda D, T: (3 * D // 4) * (3 * D // 2) // H + 3 * (3 * D // 4 * 2 + 3 * D // 2))],
     "gated_slot_attention": [floats(lambda D, T: 2 * D * D // H)],  # D/H slots of keys and of values
     "gla": [floats(lambda D, T: D // 2 * D // H)],
     "gqa": [cached(lambda T: T, lambda D: D // 2)],  # two heads of four

@@ -55,7 +55,7 @@ def test_what_looks_both_ways_cannot_continue(name):
 FLOAT32 = {
     "comba": "S",
     "delta_net": "S",
-    "deltaformer": "v",
+    "deltaformer": "u",
     "fast_weights": "S",
     "forgetting": "decay",
     "gated_delta_net": "S",

@@ -18,6 +18,7 @@ from zoo.ops import (
     mesa,
     norms,
     slot_attention,
+    softmax_delta,
     ttt,
 )
 from zoo.ops.short_convolution import Unit
@@ -106,7 +107,7 @@ def _carried(name: str, *inputs: Tensor) -> Case:
 
     def tensors(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, Tensor]:
         o, new = form(*inputs)
-        return o, new.k
+        return o, new["k"]
 
     forms = (getattr(carried_attention, f"{name}_attention{which}") for which in ("", "_naive"))
     return Case("carried_attention", *(partial(tensors, form) for form in forms), inputs)
@@ -231,7 +232,12 @@ CASES = {
     "short convolution, unit vectors and padding": _case(
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
-    "softmax delta rule": _case("softmax_delta.softmax_delta", _q, _k, _v, _beta),
+    "softmax delta rule": Case(
+        "softmax_delta",
+        lambda *x: softmax_delta.softmax_delta(*x)["u"],
+        lambda *x: softmax_delta.softmax_delta_naive(*x)["u"],
+        (_q, _k, _v, _beta),
+    ),
     "slot attention": Case(
         "slot_attention",
         lambda *x: slot_attention.slot_attention(*x[:5], x[5:]),

@@ -37,6 +37,7 @@ from torch import Tensor
 
 import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
+from zoo.ops.carried_attention import path_attention
 from zoo.ops.cpu import threads
 from zoo.ops.log_linear_attention import log_linear_attention
 from zoo.ops.lsh_attention import lsh_attention
@@ -252,6 +253,8 @@ class Draw:
                 given["mask"] = given["mask"].sort(-1, descending=True).values
             if given.get("under_way"):
                 given["under_way"] = *given["under_way"][:-1], given["under_way"][-1] % given["size"]
+        if self.op is path_attention:  # whose products must not grow
+            given["w"] = F.normalize(given["w"], dim=-1)
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
@@ -333,6 +336,8 @@ def spoilt(x: Any, r: random.Random) -> Any:
         return (*x[:i], spoilt(x[i], r), *x[i + 1 :])
     if type(x) in NUMBERS:
         return r.choice(NUMBERS[type(x)])
+    if x is None:
+        return 1.0
     how = r.choice(("size", "size", "size", "axes", "dtype", "number", "number", "other"))
     if how == "size" and x.numel() and x.ndim:
         i, n = (i := r.randrange(x.ndim)), x.shape[i]
@@ -429,6 +434,7 @@ def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> s
         outputs, by = zip(*pairs, strict=True) if pairs else ((), ())
         true = torch.autograd.grad(outputs, leaves, by, materialize_grads=True) if pairs else slopes
         for y, exact in zip((*got, *slopes), (*want, *true), strict=True):
+            y, exact = (x.int() if x.dtype is torch.bool else x for x in (y, exact))
             if wild and y.shape == exact.shape:  # 0 times infinity is NaN, where a form multiplies by 0
                 both = y.isfinite() & exact.isfinite()
                 y, exact = y.where(both, 0), exact.where(both, 0)
