@@ -47,7 +47,8 @@ from zoo.ops.linear_attention.naive import repeat
 class PrecondGatedDeltaNet(DeltaRuleMixer):
     """Preconditioned Gated DeltaNet: keys are written weaker in the channels in which the state has held much.
 
-    State: as `DeltaRuleMixer`, and `A` (B, H, K) in float32 at least.
+    State: `S` (B, H_v, K, V) and `A` (B, H, K) in float32 at least, and the last inputs (B, channels, conv_size − 1) of
+    the convolutions.
 
     Args:
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate.

@@ -20,8 +20,8 @@ from zoo.types import Part, Recipe
     deviations=(
         "2 of 8 experts and a shared one, each a third of a SwiGLU 8/3 times as wide; Qwen3-Next-80B-A3B has 10 of 512",
         "experts are balanced by DeepSeek-V3's correction, not by an auxiliary loss",
-        "heads of the delta rule are gated_delta_net's, ¾ of the width with values twice as wide; officially all of it, "
-        "and twice as many heads of values",
+        "heads of the delta rule are gated_delta_net's, ¾ of the width with values twice as wide; officially all of "
+        "it, and twice as many heads of values",
         "the base of rotations is 10⁴, officially 10⁷; no multi-token prediction",
         "weights of the norms of queries and keys start at 1, officially 1 + w from w = 0",
     ),

@@ -39,12 +39,13 @@ import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
 from zoo.ops.carried_attention import path_attention
 from zoo.ops.cpu import threads
+from zoo.ops.log_linear_attention import log_linear_attention
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
-from zoo.ops.ttt import ttt_linear
+from zoo.ops.ttt import titans_linear, ttt_linear
 from zoo.ops.wkv4 import wkv
 
 
@@ -79,7 +80,7 @@ CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attent
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
-PADDED = {ttt_linear: "mask", wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
+PADDED = {op: "mask" for op in (log_linear_attention, mlstm, titans_linear, ttt_linear, wkv)} | {lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
@@ -314,7 +315,7 @@ class Draw:
         if kind == "Int":
             return torch.randint(-1, 4, shape)
         x, dtype = torch.randn(shape, dtype=torch.float64), self.r.choice(self.dtypes)
-        x = -x.abs() - 0.01 if name in ("log_decay", "log_a", "A", "w") else x
+        x = -x.abs() - 0.01 if name in ("log_decay", "log_momentum", "log_a", "A", "w") else x
         x = x.sigmoid() if name in ("beta", "delta", "floor") else x
         if (self.kind if kind == "Inexact" else kind) == "Complex":
             x = torch.complex(-x.abs() if name == "a" else x, torch.randn(shape, dtype=torch.float64)) / 2
