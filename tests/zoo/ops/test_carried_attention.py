@@ -144,6 +144,16 @@ def test_bfloat16_stays_close_to_float64(name):
 
 
 @each
+@pytest.mark.parametrize("T", [1, 9])
+def test_autocast_rounds_nothing_of_float32(name, T):
+    tensors, _, state = inputs(name, T, fade=True, given=True)
+    exact, before = [x.float() for x in tensors], {key: x if x is None else x.float() for key, x in state.items()}
+    want = OPS[name][0](*exact, state=before)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(OPS[name][0](*exact, state=before), want, rtol=0, atol=0)
+
+
+@each
 def test_shapes_without_data(name):
     with torch.device("meta"):
         q, k, beta = torch.empty(B, H, 20, K), torch.empty(B, G, 20, K), torch.empty(B, G, 20)

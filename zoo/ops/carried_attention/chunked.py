@@ -45,23 +45,25 @@ def path_attention(q, k, v, w, beta, fade=None, valid=None, state=None):  # type
     """
     for x in (k, v):
         check_shared("path_attention", q, x)
-    if q.shape[2] > 1:
-        wide, H = naive.wide(state, q, k, v, w, beta, fade), q.shape[1]
-        with precision.no_autocast(q.device):
-            Q, K, W, b = (split(x.to(wide), min(CHUNK, q.shape[2])) for x in (q, k, w, beta[..., None]))
-            S = inverse((b * (W @ W.mT)).tril(-1)) * b.mT
-            Y, D = S @ W, S @ (W @ K.mT).tril(-1)
-            W_q, Y_q, D_q, K_q = (repeat(x, H) for x in (W, Y, D, K))
-            QW, erased = (Q @ W_q.mT).tril(), Y.mT @ W
+    steps = q, k, v, w, beta, fade, valid
+    if q.shape[2] == 1:
+        return naive.path_attention_naive(*steps, state)
+    wide, H = naive.wide(state, q, k, v, w, beta, fade), q.shape[1]
+    with precision.no_autocast(q.device):
+        Q, K, W, b = (split(x.to(wide), min(CHUNK, q.shape[2])) for x in (q, k, w, beta[..., None]))
+        S = inverse((b * (W @ W.mT)).tril(-1)) * b.mT
+        Y, D = S @ W, S @ (W @ K.mT).tril(-1)
+        W_q, Y_q, D_q, K_q = (repeat(x, H) for x in (W, Y, D, K))
+        QW, erased = (Q @ W_q.mT).tril(), Y.mT @ W
 
-            def carry(keys: Tensor, n: int) -> Tensor:
-                return keys - keys @ erased[:, :, n]
+        def carry(keys: Tensor, n: int) -> Tensor:
+            return keys - keys @ erased[:, :, n]
 
-            reads, pairs = Q - QW @ Y_q, Q @ K_q.mT - QW @ D_q
-            o, new = _attend(q, k, v, reads, pairs, K - D.mT @ W, carry, fade, valid, state)
-        if finite(o, new["k"]):
-            return o, new
-    return step_by_step(naive.path_attention_naive, (q, k, v, w, beta, fade, valid), state)
+        reads, pairs = Q - QW @ Y_q, Q @ K_q.mT - QW @ D_q
+        o, new = _attend(q, k, v, reads, pairs, K - D.mT @ W, carry, fade, valid, state)
+    if finite(o, new["k"]):
+        return o, new
+    return step_by_step(naive.path_attention_naive, steps, state)
 
 
 @forms.computes(naive.wall_attention_naive)
@@ -71,20 +73,22 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
     for x in (k, v):
         check_shared("wall_attention", q, x)
     k = repeat(k, q.shape[1])
-    if q.shape[2] > 1:
-        wide, C = naive.wide(state, q, k, v, log_decay, fade), 1 << (min(CHUNK, q.shape[2]).bit_length() - 1)
-        with precision.no_autocast(q.device):
-            Q, K, g = (split(x.to(wide), C) for x in (q, k, log_decay))
-            pairs, from_start, to_end = decayed_pairs(Q, K, g)
-            kept = from_start[..., -1:, :].exp()
+    steps = q, k, v, log_decay, fade, valid
+    if q.shape[2] == 1:
+        return naive.wall_attention_naive(*steps, state)
+    wide, C = naive.wide(state, q, k, v, log_decay, fade), 1 << (min(CHUNK, q.shape[2]).bit_length() - 1)
+    with precision.no_autocast(q.device):
+        Q, K, g = (split(x.to(wide), C) for x in (q, k, log_decay))
+        pairs, from_start, to_end = decayed_pairs(Q, K, g)
+        kept = from_start[..., -1:, :].exp()
 
-            def carry(keys: Tensor, n: int) -> Tensor:
-                return keys * kept[:, :, n]
+        def carry(keys: Tensor, n: int) -> Tensor:
+            return keys * kept[:, :, n]
 
-            o, new = _attend(q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state)
-        if finite(o, new["k"]):
-            return o, new
-    return step_by_step(naive.wall_attention_naive, (q, k, v, log_decay, fade, valid), state)
+        o, new = _attend(q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state)
+    if finite(o, new["k"]):
+        return o, new
+    return step_by_step(naive.wall_attention_naive, steps, state)
 
 
 def decayed_pairs(

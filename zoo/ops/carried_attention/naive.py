@@ -57,8 +57,8 @@ def path_attention_naive(
     """
 
     def carry(keys: Tensor, t: int) -> Tensor:
-        w_t, beta_t = w[:, :, t, :, None].to(keys.dtype), beta[:, :, t, None, None].to(keys.dtype)
-        return keys - beta_t * (keys @ w_t) @ w_t.mT
+        w_t, beta_t = w[:, :, t, None].to(keys.dtype), beta[:, :, t, None, None].to(keys.dtype)
+        return keys - beta_t * (keys * w_t).sum(-1, keepdim=True) * w_t
 
     return _step_by_step(q, k, v, carry, wide(state, q, k, v, w, beta, fade), fade, valid, state)
 
@@ -132,7 +132,7 @@ def _step_by_step(
     for t in range(q.shape[2]):
         S = keys.shape[2]
         keys = torch.cat([carry(keys, t), k[:, :, t : t + 1].to(dtype)], dim=2)
-        scores = scale * (repeat(keys, H) @ q[:, :, t, :, None].to(dtype)).squeeze(-1)
+        scores = scale * (repeat(keys, H) * q[:, :, t, None].to(dtype)).sum(-1)
         if fade is not None and faded is not None:
             f_t = fade[:, :, t, None].to(dtype)
             faded = torch.cat([faded.to(dtype) + f_t, torch.zeros_like(f_t)], dim=2)
