@@ -18,7 +18,6 @@ from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsup
 from zoo.inputs import check_inputs, check_state
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, need, one_line
-from zoo.published.names import to_ours
 from zoo.published.transformers import caches, counterparts
 from zoo.published.transformers import tokenizer as tokenizers
 from zoo.published.transformers.export import TOLERANCE, difference, quiet
@@ -303,9 +302,7 @@ def _in_our_modules(inner: Any, where: str) -> Model:
     with building(where):
         architecture, shape, options = counterparts.build_arguments(inner.config)
         model = zoo.build(architecture, shape=shape, **options)
-    weights = to_ours(counterparts.of(model).pairs(model), inner.state_dict(), where)
-    if model.recipe.tie:
-        weights["head.weight"] = weights["embedding.table.weight"]
+    weights = counterparts.our_weights(model, inner, where)
     files.fit(model, weights, where)
     model = model.to(inner.dtype).eval()
     gap = difference(model, inner)
