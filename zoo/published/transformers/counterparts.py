@@ -17,6 +17,8 @@ from zoo.published.transformers.configs import ACTIVATIONS, LAYER_NORMS, RMS_NOR
 from zoo.published.transformers.hybrids import HYBRIDS
 from zoo.types import Part, Shape
 
+LENGTH = 2048
+"""The longest sequence of a model whose config does not state it, as in lm-eval."""
 GPT2 = {
     "embedding.table": "transformer.wte",
     "embedding.positions.table": "transformer.wpe.weight",
@@ -92,7 +94,8 @@ def build_arguments(config: Any) -> tuple[str, Shape, dict[str, Any]]:
     common = {"heads": config.num_attention_heads, "tie": config.tie_word_embeddings}
     options = common | read(config)
     vocab, depth = config.vocab_size, options.pop("depth", config.num_hidden_layers)
-    shape = Shape(config.max_position_embeddings, vocab, vocab=vocab, width=config.hidden_size, depth=depth)
+    length = getattr(config, "max_position_embeddings", None) or max(LENGTH, options.get("window", 1))
+    shape = Shape(length, vocab, vocab=vocab, width=config.hidden_size, depth=depth)
     return architecture, shape, options
 
 

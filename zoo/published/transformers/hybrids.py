@@ -159,6 +159,17 @@ OLMO_HYBRID = _names(
     }
 )
 
+RECURRENT_GEMMA = _names(
+    {
+        "0.norm": "temporal_pre_norm",
+        "0.inner.out_proj": "temporal_block.o_proj",
+        "0.inner": "temporal_block",
+        "1.norm": "channel_pre_norm",
+        **_glu("1.inner", "mlp_block"),
+    },
+    norm="final_norm",
+)
+
 
 def _each(weights: Weights, name: str) -> Iterator[str]:
     """What stands before `name` in the names that end so."""
@@ -180,7 +191,8 @@ def _cut_convolution(weights: Weights, keys: int, values: int) -> None:
 def _without_correction(weights: Weights, channel: str, router: str) -> None:
     """What balances our experts, and theirs lack, is 0."""
     for at in _each(weights, f"{channel}.{router}.weight"):
-        weights[f"{at}{channel}.bias"] = torch.zeros(len(weights[f"{at}{channel}.{router}.weight"]))
+        rows = weights[f"{at}{channel}.{router}.weight"]
+        weights[f"{at}{channel}.bias"] = rows.new_zeros(len(rows))
 
 
 def _prepare_qwen3_next(config: Any, weights: Weights) -> None:
@@ -202,7 +214,7 @@ def _prepare_kimi_linear(config: Any, weights: Weights) -> None:
     inner = config.linear_num_heads * config.linear_head_dim
     for at in _each(weights, "forget_gate.A_log"):
         weights[f"{at}A_log"] = weights[f"{at}forget_gate.A_log"].flatten()
-        weights[f"{at}g_b_proj.bias"] = torch.zeros(inner)
+        weights[f"{at}g_b_proj.bias"] = weights[f"{at}g_b_proj.weight"].new_zeros(inner)
     for at in _each(weights, "kv_a_proj_with_mqa.weight"):
         parts = {"kv_proj.0": config.kv_lora_rank, "k_rope": config.qk_rope_head_dim}
         _cut(weights, at, "kv_a_proj_with_mqa.weight", parts)
@@ -253,6 +265,11 @@ def _prepare_olmo_hybrid(config: Any, weights: Weights) -> None:
         weights[f"{at}post_attention_layernorm.weight"] = weights[f"{at}post_feedforward_layernorm.weight"]
     keys, values = config.linear_num_key_heads, config.linear_num_value_heads
     _cut_convolution(weights, keys * config.linear_key_head_dim, values * config.linear_value_head_dim)
+
+
+def _prepare_recurrent_gemma(config: Any, weights: Weights) -> None:
+    """The embedding's factor √D, rounded as there, becomes one of its table."""
+    _scale(weights, {"embed_tokens.weight": float(torch.tensor(config.hidden_size**0.5, dtype=torch.bfloat16))})
 
 
 def _scale(weights: Weights, factors: Mapping[str, float | Tensor]) -> None:
@@ -386,6 +403,20 @@ def _olmo_hybrid(config: Any) -> dict[str, Any]:
     }
 
 
+def _recurrent_gemma(config: Any) -> dict[str, Any]:
+    _expect(config, attention_bias=False, num_key_value_heads=1, rms_norm_eps=1e-6, logits_soft_cap=30.0)
+    _expect(config, block_types=["recurrent", "recurrent", "attention"])
+    return {
+        "window": config.attention_window_size,
+        "lru_width": config.lru_width,
+        "d_conv": config.conv1d_width,
+        "cap_logits": True,
+        "channel": {"glu": {**mlp(config, config.intermediate_size // 2, "hidden_activation"), "bias": True}},
+        "positions": rope(config),
+        "tie": False,  # the table is scaled, the head is not
+    }
+
+
 def _delta(config: Any) -> dict[str, Any]:
     """Heads and sizes of Gated DeltaNet."""
     return {
@@ -423,5 +454,6 @@ HYBRIDS: Mapping[str, Hybrid] = {
     "nemotron_h": Hybrid("nemotron_h", _nemotron_h, NEMOTRON_H, sublayers=1),
     "falcon_h1": Hybrid("falcon_h1", _falcon_h1, FALCON_H1, _prepare_falcon_h1),
     "olmo_hybrid": Hybrid("olmo_hybrid", _olmo_hybrid, OLMO_HYBRID, _prepare_olmo_hybrid),
+    "recurrent_gemma": Hybrid("griffin", _recurrent_gemma, RECURRENT_GEMMA, _prepare_recurrent_gemma),
 }
 """By their model_type."""
