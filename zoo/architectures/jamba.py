@@ -44,8 +44,8 @@ def jamba(
 ) -> Recipe:
     """Jamba: Mamba in seven layers of eight, attention in the fifth, and a mixture of experts in every other layer.
 
-    Layers l with l mod `attn_layer_period` = `attn_layer_offset` have attention, and the experts' likewise. The MLP, and
-    each expert, is `mlp_expand` times as wide as the model. `d_state` to `dt_rank` are of Mamba.
+    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. The MLP, and each
+    expert, is `mlp_expand` times as wide as the model. `d_state` to `dt_rank` are of Mamba.
     """
     at_least_one("jamba", attn_layer_period=attn_layer_period, expert_layer_period=expert_layer_period)
     mamba = Part(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank, inner_norms=True)

@@ -7,15 +7,16 @@
 `zoo.architectures.mamba2` has Δ, B, C and z. Attention has no positions.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from zoo.architectures import register
 from zoo.architectures.mamba2 import Mamba2
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
 
-MIXED = ("linear_attention", "mlp")
-PATTERN = (*MIXED, *MIXED, *MIXED, "linear_attention", "full_attention", "mlp")
+Kind: TypeAlias = Literal["linear_attention", "full_attention", "mlp"]
+MIXED: tuple[Kind, ...] = ("linear_attention", "mlp")
+PATTERN: tuple[Kind, ...] = (*MIXED * 3, "linear_attention", "full_attention", "mlp")
 
 
 @register(
@@ -42,7 +43,7 @@ def nemotron_h(
     ngroups: int = 1,
     dt_limit: tuple[float, float] | None = None,
     mlp_expand: float = 4.0,
-    layer_types: tuple[Literal["linear_attention", "full_attention", "mlp"], ...] = PATTERN,
+    layer_types: tuple[Kind, ...] = PATTERN,
 ) -> Recipe:
     """Nemotron-H: Mamba-2 and squared-ReLU MLPs by turns, with attention in one layer of nine.
 

@@ -20,9 +20,7 @@ from zoo.types import Part, Recipe
     family="hybrids",
     paper="Ai2 2026, OLMo Hybrid (the release of the weights)",
     source="https://github.com/huggingface/transformers (models/olmo_hybrid)",
-    deviations=(
-        "the SwiGLU is 8/3 times as wide by default, officially 2.87",
-    ),
+    deviations=("the SwiGLU is 8/3 times as wide by default, officially 2.87",),
 )
 def olmo_hybrid(
     *,
@@ -38,7 +36,8 @@ def olmo_hybrid(
 ) -> Recipe:
     """OLMo Hybrid: Gated DeltaNet with negative eigenvalues in three layers of four, attention in the fourth.
 
-    `heads` and `kv_heads` are those of attention; the delta rule has as many heads if `delta_heads` is None.
+    `heads` and `kv_heads` are those of attention. The delta rule has as many heads where `delta_heads` is None;
+    `zoo.architectures.gated_delta_net` has its other options.
     """
     kinds = {
         "linear_attention": Part(

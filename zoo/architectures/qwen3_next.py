@@ -21,8 +21,8 @@ from zoo.types import Part, Recipe
     deviations=(
         "2 of 8 experts and a shared one, each a third of a SwiGLU 8/3 times as wide; Qwen3-Next-80B-A3B has 10 of 512",
         "experts are balanced by DeepSeek-V3's correction, not by an auxiliary loss",
-        "heads of the delta rule are gated_delta_net's by default, ¾ of the width with values twice as wide; officially "
-        "all of it, and twice as many heads of values",
+        "heads of the delta rule are by default gated_delta_net's, ¾ of the width with values twice as wide; "
+        "officially all of it, and twice as many heads of values",
         "the base of rotations is 10⁴, officially 10⁷; no multi-token prediction",
         "weights of the norms of queries and keys start at 1, officially 1 + w from w = 0",
     ),
@@ -43,7 +43,8 @@ def qwen3_next(
 ) -> Recipe:
     """Qwen3-Next: Gated DeltaNet in three layers of four, gated attention in the fourth, and a mixture of experts.
 
-    `heads`, `kv_heads` and `head_dim` are those of attention; the delta rule has as many heads if `delta_heads` is None.
+    `heads`, `kv_heads` and `head_dim` are those of attention. The delta rule has as many heads where `delta_heads` is
+    None; `zoo.architectures.gated_delta_net` has its other options.
     """
     kinds = {
         "linear_attention": Part(

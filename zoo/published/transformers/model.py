@@ -23,8 +23,7 @@ from zoo.published.transformers import tokenizer as tokenizers
 from zoo.published.transformers.export import TOLERANCE, difference, quiet
 
 ROUNDING = 1e-3
-"""The largest difference of logits in our modules, relative to the largest, for hybrids: released ones are deep, and their
-recurrences magnify rounding."""
+"""The same as `TOLERANCE` for hybrids, where delta rules and choices of experts magnify rounding in float32."""
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 """Rotary embeddings that change with the length of the whole sequence, so that no state resumes exactly."""
 
