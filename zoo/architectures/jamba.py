@@ -44,7 +44,7 @@ def jamba(
 ) -> Recipe:
     """Jamba: Mamba in seven layers of eight, attention in the fifth, and a mixture of experts in every other layer.
 
-    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. The MLP, and each
+    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. An MLP, and each
     expert, is `mlp_expand` times as wide as the model. `d_state` to `dt_rank` are of Mamba.
     """
     at_least_one("jamba", attn_layer_period=attn_layer_period, expert_layer_period=expert_layer_period)

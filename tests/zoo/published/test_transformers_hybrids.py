@@ -85,6 +85,19 @@ def test_through_our_modules(tmp_path, family):
     assert torch.equal(logits(zoo.load(zoo.save(model, tmp_path / "ours")), tokens), logits(model, tokens))
 
 
+@torch.no_grad()
+def test_steps_below_the_bound_of_nemotron_h(tmp_path):
+    """transformers bounds Δ in parallel only, and cannot resume; ours does everywhere."""
+    inner, tokens = hybrid(transformers, "nemotron_h"), ids()
+    for name, parameter in inner.named_parameters():
+        if name.endswith("dt_bias"):
+            parameter.fill_(-12.0)
+    inner.save_pretrained(tmp_path)
+    assert not zoo.load(tmp_path).traits.resumable
+    want = inner(input_ids=tokens, use_cache=False).logits
+    close(in_pieces(zoo.load(tmp_path, through="zoo"), tokens, 1)[0], want, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("family", "options", "words"),
     [

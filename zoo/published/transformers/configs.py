@@ -21,16 +21,17 @@ ACTIVATIONS = {
 """Activations of transformers, and ours."""
 
 
-def expect(config: Any, name: str, expected: Any) -> None:
-    """Refuse a config in which `name` is there and neither None nor `expected`, the only value that our module has."""
-    value = getattr(config, name, expected)
-    if value is not None and value != expected:
-        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {expected!r}")
+def expect(config: Any, **expected: Any) -> None:
+    """Refuse a config in which one of these is there, not None and of another value, the only one that ours has."""
+    for name, only in expected.items():
+        value = getattr(config, name, only)
+        if value is not None and value != only:
+            raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {only!r}")
 
 
 def norm(norms: Mapping[str, float], config: Any, name: str) -> str:
     """Our norm whose ε is that of a config."""
-    value, known = getattr(config, name), {eps: norm for norm, eps in norms.items()}
+    value, known = getattr(config, name), {eps: ours for ours, eps in norms.items()}
     if value not in known:
         raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {', '.join(map(str, known))}")
     return known[value]

@@ -266,9 +266,9 @@ def _activation(activation: str) -> str:
 
 
 def _gpt2_options(config: Any) -> dict[str, Any]:
-    expect(config, "scale_attn_weights", True)
-    expect(config, "scale_attn_by_inverse_layer_idx", False)
-    expect(config, "add_cross_attention", False)
+    expect(config, scale_attn_weights=True)
+    expect(config, scale_attn_by_inverse_layer_idx=False)
+    expect(config, add_cross_attention=False)
     return {
         "norm": norm(LAYER_NORMS, config, "layer_norm_epsilon"),
         "channel": {"mlp": mlp(config, config.n_inner or 4 * config.n_embd, "activation_function")},
@@ -276,7 +276,7 @@ def _gpt2_options(config: Any) -> dict[str, Any]:
 
 
 def _llama_options(config: Any) -> dict[str, Any]:
-    expect(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    expect(config, head_dim=config.hidden_size // config.num_attention_heads)
     channel = mlp(config, config.intermediate_size, "hidden_act")
     return {
         "kv_heads": config.num_key_value_heads,
