@@ -44,6 +44,11 @@ CHARTS = {
         pareto.state,
         TaskBoard,
     ),
+    "decode": Kind(
+        "Score against the time that decoding a token takes; dashed through what nothing faster beats",
+        pareto.decode,
+        TaskBoard,
+    ),
     "curves": Kind("Learning curves: mean and range over seeds", task_charts.curves, TaskBoard),
     "learning_rates": Kind(
         "Trials: score against learning rate; filled what was chosen", task_charts.learning_rates, TaskBoard

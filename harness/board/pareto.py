@@ -29,6 +29,11 @@ def state(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.Laye
     return _chart(board, [(row, row.state_bytes) for row in board.ranked], "recurrent state", "B", frame)
 
 
+def decode(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.LayerChart | None:
+    """Score against the seconds of a decoded token, where all were measured on one machine."""
+    return _chart(board, [(row, row.decode_seconds) for row in board.ranked], "time of a decoded token", "s", frame)
+
+
 def _chart(
     board: TaskBoard, costs: Iterable[tuple[Row, float | None]], title: str, unit: str, frame: Frame
 ) -> alt.LayerChart | None:

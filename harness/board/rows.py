@@ -171,6 +171,11 @@ class Row:
         seeds_mean, lambda r: r.speed.relative,
         "× ref", "speed over that of a reference timed in turn", "{:.2f}".format, timed=True,
     )  # fmt: skip
+    decode_seconds: float | None = measured(
+        seeds_mean, lambda r: r.speed.decode_seconds,
+        "decode", "one token of one sequence", lambda seconds: f"{1000 * seconds:.2g} ms", timed=True,
+    )  # fmt: skip
+    decode_relative: float | None = measured(seeds_mean, lambda r: r.speed.decode_relative, timed=True)
     reference_step_seconds: float | None = measured(
         seeds_mean, lambda r: r.speed.reference.step_seconds if r.speed.reference else None, timed=True
     )

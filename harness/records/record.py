@@ -153,13 +153,17 @@ class ReferenceSpeed(Part):
 
 @dataclass(frozen=True)
 class Speed(Part):
-    """How fast a run trained."""
+    """How fast a run trained, and how fast the model decodes."""
 
     train_tokens_per_s: float | None = None
     reference: ReferenceSpeed | None = None
     relative: float | None = None
     """The run's speed over the reference's."""
     seconds_in_reference_steps: float | None = None
+    decode_seconds: float | None = field(default=None, metadata=OPTIONAL)
+    """Of one token of one sequence, behind a context as long as the task's inputs."""
+    decode_relative: float | None = field(default=None, metadata=OPTIONAL)
+    """The reference's seconds of a token over the run's."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +82,6 @@ def traits(known: dict[str, Any]) -> list[str]:
     return [word for word, holds in words.items() if holds]
 
 
-def year(paper: str) -> int | None:
-    """The year of a paper: the first that its reference names."""
-    found = re.search(r"\b(19|20)\d\d\b", paper)
-    return int(found.group()) if found else None
-
-
 def _column(column: Column, before: Column | None) -> dict[str, Any]:
     scale = column.scale
     ends = (
@@ -108,7 +101,7 @@ def _column(column: Column, before: Column | None) -> dict[str, Any]:
 
 def _line(site: Site, line: Line) -> dict[str, Any]:
     known, place = site.known.get(line.architecture), line.overall  # none of published weights, nor of a plug-in's
-    family, when = (known["family"], year(known["paper"])) if known else ("", None)
+    family, when = (known["family"], known["year"]) if known else ("", None)
     return {
         "name": line.name,
         "family": family,

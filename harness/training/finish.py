@@ -7,8 +7,9 @@ from harness.gates.subject import Subject
 from harness.plan.sizes import build_model, matched
 from harness.records import record as records
 from harness.records.provenance import provenance
-from harness.records.record import Eligibility, Error, Metrics, Record, Size, Status, empty_record
+from harness.records.record import Eligibility, Error, Metrics, Record, Size, Speed, Status, empty_record
 from harness.records.store import MODEL
+from harness.training.decode_time import decode_time
 from harness.training.evaluate import evaluate
 from harness.training.overrides import overrides_of
 from harness.training.run import Run
@@ -22,6 +23,7 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
     """The record of a run as it stands. Scores and gates only for a run that ended well."""
     spec, task, progress, used = run.spec, run.task, run.progress, run.progress.used
     metrics, size, reached, eligibility = Metrics.of(task), _measured_size(run), None, Eligibility()
+    speed = run.reference.speed(progress.reference, used)
     if status == "ok":
         split = spec.evaluate.split or "valid"
         metrics = metrics.scored(split, run.score(split))
@@ -30,18 +32,24 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         if spec.kind == "final":
             metrics = metrics.scored("test", run.score("test"))
             eligibility = judge(_subject(run, size), spec.evaluate.skip_gates)
+            speed = _with_decoding(run, speed)
     return empty_record(spec, suite, metrics, status, error).replace(
         size=size,
         budget=records.Budget(run.rule, reached, used, run.step_cost.flops / run.step_cost.tokens),
         data=records.Data(spec.fingerprint, progress.stream_hash, progress.stream_marks),
         defaults=overrides_of(run.model, spec.options),
         curve=_curve(run, metrics),
-        speed=run.reference.speed(progress.reference, used),
+        speed=speed,
         memory=records.Memory(run.peak_bytes),
         eligibility=eligibility,
         provenance=provenance(run.device, run.precision, progress.kernels).replace(**run.layout),
         segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
+
+
+def _with_decoding(run: Run, speed: Speed) -> Speed:
+    found = decode_time(run.model, run.task, device=run.device, precision=run.precision)
+    return speed if found is None else replace(speed, decode_seconds=found[0], decode_relative=found[1])
 
 
 def _curve(run: Run, metrics: Metrics) -> list[records.CurvePoint]:

@@ -92,8 +92,10 @@ class Phonebook(Recall):
         names = order[..., None] // LETTERS ** np.arange(L) % LETTERS
         numbers = LETTERS + draws("numbers").integers(ids, N * self.digits, 0, DIGITS).reshape(-1, N, self.digits)
         asked = draws("questions").sample(ids, N, self.questions)[..., None]
-        book = _lines(None, names, numbers, END)
-        asks = _lines(ASK, *(np.take_along_axis(x, asked, axis=1) for x in (names, numbers)), None)
+        book = _lines([names, COLON, numbers, END])
+        asks = _lines(
+            [ASK, np.take_along_axis(names, asked, axis=1), COLON, np.take_along_axis(numbers, asked, axis=1)]
+        )
         line = np.concatenate([book.reshape(len(ids), -1), asks.reshape(len(ids), -1)], axis=1)
         counted = np.zeros(line.shape, dtype=bool)
         counted[:, N * self.line :].reshape(len(ids), self.questions, -1)[..., -self.digits :] = True
@@ -101,8 +103,11 @@ class Phonebook(Recall):
 
     def totals(self, logits: "Tensor", batch: Batch) -> Totals:
         """The loss and `accuracy` per digit, `exact` per question."""
-        right = (logits.argmax(-1) == batch.targets)[batch.counted].view(-1, self.digits)
-        return {**super().totals(logits, batch), "exact": (float(right.all(-1).sum()), float(len(right)))}
+        right = (logits.argmax(-1) == batch.targets) | ~batch.counted
+        questions = slice(self.entries * self.line - 1, None)  # a target stands one step before its token
+        right, asked = (x[:, questions].unflatten(1, (self.questions, -1)) for x in (right, batch.counted))
+        asked = asked.any(-1)
+        return {**super().totals(logits, batch), "exact": (float((right.all(-1) & asked).sum()), float(asked.sum()))}
 
     def baselines(self, limit: int | None = None) -> list[Baseline]:
         """Guesses that do not look at the name."""
@@ -113,11 +118,7 @@ class Phonebook(Recall):
         return [self.constant(test), Baseline("last", float((last == answers).mean()), "the number of the last entry")]
 
 
-def _lines(before: int | None, names: Tokens, numbers: Tokens, after: int | None) -> Tokens:
-    """(B, n, …) lines of a name, a colon and a number, with a token before or after."""
-    columns = [names, np.full_like(names[..., :1], COLON), numbers]
-    if before is not None:
-        columns.insert(0, np.full_like(names[..., :1], before))
-    if after is not None:
-        columns.append(np.full_like(names[..., :1], after))
-    return np.concatenate(columns, axis=2)
+def _lines(parts: list[Tokens | int]) -> Tokens:
+    """(B, n, …) lines of these parts side by side, a number standing for one token of that kind."""
+    like = next(part for part in parts if not isinstance(part, int))[..., :1]
+    return np.concatenate([np.full_like(like, part) if isinstance(part, int) else part for part in parts], axis=2)

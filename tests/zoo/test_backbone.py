@@ -221,3 +221,26 @@ def test_a_hybrid_is_as_able_as_its_weakest_part():
     assert combine([strong, strong]) == strong
     fixed = Traits("no", bidirectional=True, resumable=False, length="fixed")
     assert (combine([weak, fixed]).causal, combine([weak, fixed]).length) == ("no", "fixed")
+
+
+def test_a_residual_type_for_each_layer():
+    """Layer 0 is x + f(norm(x)), layer 1 is x + norm(f(x)); one norm at the end."""
+    torch.manual_seed(0)
+    recipe = Recipe((Part("attention"), Part("attention")), residual=("pre", "reordered"), norm="rms")
+    stack = Stack(recipe, LayerContext(width=8, length=6, depth=3), causal=True).double()
+    for p in stack.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    x = torch.randn(2, 6, 8, dtype=torch.float64)
+    want = x
+    for i, sublayer in enumerate(stack.sublayers):
+        f, norm = (lambda z, inner=sublayer.inner: inner(z)[0]), sublayer.norm
+        want = want + (norm(f(want)) if i in (2, 3) else f(norm(want)))
+    torch.testing.assert_close(stack(x)[0], stack.norm(want), rtol=1e-12, atol=1e-12)
+
+
+def test_residual_types_that_do_not_go_together():
+    with pytest.raises(ValueError, match="2 mixers and 3 residual types do not pair up"):
+        Recipe((Part("attention"), Part("attention")), residual=("pre",) * 3)
+    recipe = Recipe((Part("attention"), Part("attention")), residual=("pre", "post"))
+    with pytest.raises(ValueError, match="residual types pre, post hand on different streams"):
+        Stack(recipe, LayerContext(width=8, length=6, depth=2), causal=True)

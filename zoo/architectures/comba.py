@@ -45,7 +45,7 @@ from zoo.ops.norms import unit
 class Comba(DeltaRuleMixer):
     """Comba: a delta rule that erases from the state before its decay, with a correction of the query.
 
-    State: as `DeltaRuleMixer`.
+    State: `S` (B, H, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate.

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
-from zoo.layers.attention import remember, steps, visible
+from zoo.layers.attention import steps, visible
 from zoo.layers.linear import few
 from zoo.layers.projected_attention import ProjectedAttention
 from zoo.layers.tensors import merge_heads, zero_padding, zeros_fp32
 from zoo.ops.attention import attend
-from zoo.ops.softmax_delta import softmax_delta
+from zoo.ops.precision import at_least_fp32
+from zoo.ops.softmax_delta import Stored, softmax_delta
 
 
 @register(
@@ -40,8 +41,7 @@ from zoo.ops.softmax_delta import softmax_delta
 class DeltaFormer(ProjectedAttention):
     """DeltaFormer: softmax attention to values less what earlier steps had stored for the same query.
 
-    State: the cache `k` and `v` (B, H, S, d), of which v holds u, in float32 at least; and `valid` (B, S) once there
-    was padding.
+    State: `k` (B, H, S, d); `u` (B, H, S, d), in float32 at least; and `valid` (B, 1, S).
 
     Args:
         qkv_bias: of W_q, W_k and W_v. qk_norm: RMSNorm over each head of q and k.
@@ -53,16 +53,17 @@ class DeltaFormer(ProjectedAttention):
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x, T = zero_padding(x, mask), x.shape[1]
-        q, k, v = self.project(x, steps(state, T, x.device))
-        beta = (few(x, self.b_proj.weight) + self.b_proj.bias).transpose(1, 2)
-        k, _, valid, new = remember(state, k, v, mask)
-        found = None if valid is None else valid[:, None]
-        u = softmax_delta(q, k, v, beta, found, None if state is None else state["v"])
-        if new is not None:
-            new["v"] = u
-        y = attend(q.to(k.dtype), k, u.to(k.dtype), visible=visible(valid, T), causal=True)
-        return self.o_proj(merge_heads(y).to(x.dtype)), new
+        now = steps(None if state is None else {**state, "valid": state["valid"][:, 0]}, T, x.device)
+        q, k, v = self.project(x, now)
+        beta = (few(x, self.b_proj.weight) + at_least_fp32(self.b_proj.bias)).transpose(1, 2)
+        before = None if state is None else Stored(k=state["k"], u=state["u"], valid=state["valid"])
+        new = softmax_delta(q, k, v, beta, None if mask is None else mask[:, None], before)
+        k, u, valid = new["k"], new["u"], new["valid"]
+        seen = visible(None if valid is None else valid[:, 0], T)
+        y = attend(q.to(k.dtype), k, u.to(k.dtype), visible=seen, causal=True)
+        return self.o_proj(merge_heads(y).to(x.dtype)), None if state is None else {**new}
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
-        state = super().init_state(batch, device=device, dtype=dtype)
-        return {**state, "v": zeros_fp32(*state["v"].shape, device=device, dtype=dtype)}
+        k = super().init_state(batch, device=device, dtype=dtype)["k"]
+        valid = torch.empty(batch, 1, 0, device=device, dtype=torch.bool)
+        return {"k": k, "u": zeros_fp32(*k.shape, device=device, dtype=dtype), "valid": valid}

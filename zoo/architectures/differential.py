@@ -34,7 +34,7 @@ from zoo.ops.attention import attend
         "(`positions: {rope: {convention: interleaved}}`); the two are equal up to a permutation of W_q and W_k",
         "λ is computed in float32 under autocast too, and scores of NaN are not set to 0",
         "weights start at N(0, 1/fan_in), the projection to the residual at 1/√(2·depth) of it, officially as PyTorch "
-        "has them; the SwiGLU is 8/3 times as wide",
+        "has them",
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

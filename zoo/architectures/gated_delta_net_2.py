@@ -6,8 +6,8 @@
     y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ σ(x_t W_{g1} W_{g2} + c)) W_o
 
 b erases by key channel, w writes by value channel; where both are one number β, this is Kimi delta attention. A is the
-parameter `A_log`, one per head, δ `dt_bias`. With more value heads than key heads, each key head with its b and α serves
-as many consecutive value heads.
+parameter `A_log`, one per head, δ `dt_bias`. With more value heads than key heads, each key head with its b and α
+serves as many consecutive value heads.
 """
 
 from typing import Any
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
-from zoo.layers.delta_rule import DeltaRuleMixer, decay_, head_sizes, log_decay, narrowed
-from zoo.layers.linear import few
+from zoo.layers.delta_rule import DeltaRuleMixer, LowRank, decay_, head_sizes, log_decay
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import split_heads, zero_padding
 from zoo.ops.delta_rule import dplr
@@ -44,7 +43,7 @@ from zoo.ops.precision import at_least_fp32
 class GatedDeltaNet2(DeltaRuleMixer):
     """Gated DeltaNet-2: a delta rule that erases by key channel, writes by value channel and decays by key channel.
 
-    State: as `DeltaRuleMixer`.
+    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         head_dim: K; None for the width over the heads.
@@ -75,7 +74,7 @@ class GatedDeltaNet2(DeltaRuleMixer):
         super().__init__(context, heads=heads, value_heads=H, K=K, V=V, allow_neg_eigval=allow_neg_eigval)
         if use_short_conv:
             self.add_convolutions(conv_size, bias=conv_bias)
-        self.f_proj = narrowed(D, V, heads * K)
+        self.f_proj = LowRank(D, V, heads * K)
         self.b_proj = nn.Linear(D, heads * K, bias=False)
         self.w_proj = nn.Linear(D, H * V, bias=False)
         self.add_decay(heads, K)
@@ -91,8 +90,7 @@ class GatedDeltaNet2(DeltaRuleMixer):
         q, k, v, new = self.project(x, mask, state)
         b = self.largest_beta * at_least_fp32(self.b_proj(x)).sigmoid()
         w = at_least_fp32(self.w_proj(x)).sigmoid()
-        a = few(few(x, self.f_proj[0].weight), self.f_proj[1].weight)
-        g = zero_padding(log_decay(a, self.A_log, self.dt_bias), mask)
+        g = zero_padding(log_decay(self.f_proj.exact(x), self.A_log, self.dt_bias), mask)
         b, g, k = split_heads(b, self.heads), split_heads(g, self.heads), zero_padding(k, mask, 2)
         erase = g.exp() * b * k  # dplr erases what the state holds before it decays
         q, k, erase, g = (repeat(z, self.value_heads) for z in (q, k, erase, g))

@@ -46,7 +46,7 @@ from zoo.ops.linear_attention.naive import repeat
 class GatedDeltaProduct(DeltaRuleMixer):
     """Gated DeltaProduct: several steps of the delta rule for each token, negative eigenvalues, one decay per token.
 
-    State: as `DeltaRuleMixer`; the convolutions of k and v are n times as wide.
+    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         num_householder: n.

@@ -20,7 +20,7 @@ from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
 from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.norms import HeadNorm
-from zoo.layers.ranges import at_least_one, positive, shared_heads, width_multiple
+from zoo.layers.ranges import at_least_one, head_sizes, positive, shared_heads, width_multiple
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
@@ -83,16 +83,14 @@ class GLA(Mixer):
         clamp_min: float | None = None,
     ) -> None:
         super().__init__(context)
-        D, K, V = context.width, round(context.width * expand_k), round(context.width * expand_v)
         at_least_one("gla", heads=heads, conv_size=conv_size, gate_low_rank_dim=gate_low_rank_dim)
         kv_heads = shared_heads("gla", heads, kv_heads)
-        for what, expand, size in (("keys", "expand_k", K), ("values", "expand_v", V)):
-            if size < 1 or size % heads:
-                raise ValueError(f"gla: {what} {size} wide ({expand} · width {D}) do not divide into {heads} heads")
+        self.K, self.V = head_sizes("gla", context.width, heads, expand_k, expand_v)
+        D, K, V = context.width, heads * self.K, heads * self.V
         positive("gla", norm_eps=norm_eps, gate_logit_normalizer=gate_logit_normalizer)
         if clamp_min is not None and clamp_min > 0:
             raise ValueError(f"gla: clamp_min must not be positive, got {clamp_min}")
-        self.heads, self.kv_heads, self.K, self.V = heads, kv_heads, K // heads, V // heads
+        self.heads, self.kv_heads = heads, kv_heads
         self.tau, self.clamp_min, self.use_output_gate = gate_logit_normalizer, clamp_min, use_output_gate
         self.feature_map = None if feature_map is None else ACTIVATIONS[feature_map]
         for part, size in {"q": K, "k": kv_heads * self.K, "v": kv_heads * self.V}.items():

@@ -12,16 +12,14 @@ own.
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
-from zoo.layers.delta_rule import DeltaRuleMixer, decay_, head_sizes, log_decay, narrowed
-from zoo.layers.linear import few
+from zoo.layers.delta_rule import DeltaRuleMixer, LowRank, decay_, head_sizes, log_decay
 from zoo.layers.ranges import at_least_one, positive
-from zoo.layers.tensors import in_fp32, split_heads, zero_padding
+from zoo.layers.tensors import split_heads, zero_padding
 from zoo.ops.delta_rule import dplr
 from zoo.ops.linear_attention.naive import repeat
 
@@ -44,7 +42,7 @@ from zoo.ops.linear_attention.naive import repeat
 class KDA(DeltaRuleMixer):
     """Kimi delta attention: the delta rule with a decay per key channel, short convolutions and an output gate.
 
-    State: as `DeltaRuleMixer`.
+    State: `S` (B, H_v, K, V) in float32 at least, and the last inputs (B, channels, conv_size − 1) of the convolutions.
 
     Args:
         head_dim: K; None for the width over the heads.
@@ -80,7 +78,7 @@ class KDA(DeltaRuleMixer):
         self.lower_bound = lower_bound
         if use_short_conv:
             self.add_convolutions(conv_size, bias=conv_bias)
-        self.f_proj = narrowed(D, V, H * K)
+        self.f_proj = LowRank(D, V, H * K)
         self.b_proj = nn.Linear(D, H, bias=False)
         self.add_decay(H, K)
         self.add_output(norm_eps, gate="sigmoid", low_rank=True)
@@ -101,13 +99,7 @@ class KDA(DeltaRuleMixer):
 
     def log_decay(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T G"]:
         """ln α of every channel of all value heads."""
-        for layer in self.f_proj:
-            x = few(x, layer.weight)
-        return log_decay(x, self.A_log, self.dt_bias) if self.lower_bound is None else self._bounded(x)
-
-    @in_fp32
-    def _bounded(self, a: Float[Tensor, "B T G"]) -> Float[Tensor, "B T G"]:
-        return self.lower_bound * torch.sigmoid(self.A_log.exp().repeat_interleave(self.K) * (a + self.dt_bias))
+        return log_decay(self.f_proj.exact(x), self.A_log, self.dt_bias, self.lower_bound)
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """e^{A_log} ~ U(1, 16), or 1 with a `lower_bound`; dt_bias: see `decay_`. The rest as DeltaNet."""

@@ -4,7 +4,7 @@
     S_t = a S_{t−1} + k_t v_tᵀ,    y_t = (RMSNorm(S_tᵀ q_t) ⊙ σ(x_t W_g)) W_out
 
 per head h = 1 … H of layer l = 0 … L − 1, with the norm over all heads: TransNormerLLM's fixed decays, as slow as ALiBi
-is weak, and almost none in the last layer (Qin et al. 2024, arXiv:2405.17381, section 3). No scale, no rotations.
+is weak, and almost none in the last layer (Qin et al. 2024, arXiv:2405.17381). No scale, no rotations.
 """
 
 import torch

@@ -4,9 +4,9 @@
     o_t = Σ_{s ≤ t} λ_t[lev(t, s)] e^{(Δ_{s+1} + ⋯ + Δ_t) A} (C_t·B_s) Δ_s x_s
     y = RMSNorm((o + D x) ⊙ SiLU(z)) W_out
 
-with one A = −e^{A_log}, Δ and D per head, and B, C shared by the heads of a group. lev(t, t) = 0, else it is the position
-of the highest bit in which t and s differ: blocks of 1, 2, 4, … steps, larger the longer ago, each have a weight λ_t. Of
-equal weights it is Mamba-2.
+with one A = −e^{A_log}, Δ and D per head, and B, C shared by the heads of a group. lev(t, t) = 0, and else the position
+of the highest bit in which t and s differ: a step sees the past in blocks of 1, 2, 4, … steps, larger the longer ago,
+each with a weight of its own. With λ = 1 it is Mamba-2.
 """
 
 import math

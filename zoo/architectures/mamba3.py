@@ -71,6 +71,7 @@ class Mamba3(Mixer):
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
     feeds_matmul_only = True
+    mimo_o: nn.Parameter
 
     def __init__(
         self,
@@ -133,17 +134,17 @@ class Mamba3(Mixer):
         return inner // math.gcd(inner, expand) if inner > 0 and expand > 0 else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        z, x, B, C, *steps = self.in_proj(zero_padding(x, mask)).split(self.sizes, dim=-1)
+        z, x, B, C, dt, a, trap, angle = self.in_proj(zero_padding(x, mask)).split(self.sizes, dim=-1)
         z, x = split_heads(z, self.heads), split_heads(x, self.heads)
         start: State = {} if state is None else state
-        log_decay, carried, written, theta = self._steps(*steps, mask, start.get("angle"))
+        log_decay, carried, written, theta = self._steps(dt, a, trap, angle, mask, start.get("angle"))
         k, q = self._turned(B, self.B_norm, self.B_bias, theta), self._turned(C, self.C_norm, self.C_bias, theta)
-        keys, inputs = _behind(start.get("k"), k), _behind(start.get("x"), x)
         v, past = self._scaled("mimo_x", x), (carried * log_decay.exp())[..., None, None]
-        k_past, v_past = keys[:, :, :-1], (past * self._scaled("mimo_x", inputs[:, :, :-1])).to(v.dtype)
-        rows = (ranked.flatten(2, 3) for ranked in (q, k_past, v_past))
+        k_past, x_past = _behind(start.get("k"), k[:, :, :-1]), _behind(start.get("x"), x[:, :, :-1])
+        v_past = (past * self._scaled("mimo_x", x_past)).to(v.dtype)
         decays = F.pad(log_decay[..., None], (0, self.rank - 1)).flatten(2)  # of R rows the first forgets
-        y, S = linear_attention(*rows, decays, start.get("S"))
+        q_rows, k_rows, v_rows = (ranked.flatten(2, 3) for ranked in (q, k_past, v_past))
+        y, S = linear_attention(q_rows, k_rows, v_rows, decays, start.get("S"))
         y = y.unflatten(2, (-1, self.rank)) + _read(q, k, v, written) + self.D[:, None, None, None] * v
         if self.rank > 1:  # a query sees the past of its own rank and those before, and this is the rest
             y = y + _read(q, k_past, v_past, torch.ones(self.rank, self.rank, device=y.device).triu(1))
@@ -152,7 +153,7 @@ class Mamba3(Mixer):
             return out, None
         S = S + ((written[:, :, -1, None, None] * k[:, :, -1])[..., None] * v[:, :, -1, :, None]).sum(2)
         n = torch.full((len(x), 1), x.shape[2], device=x.device) if mask is None else mask.sum(1, keepdim=True)
-        last = {name: take_steps(line.flatten(3), n)[:, :, 0] for name, line in (("k", keys), ("x", inputs))}
+        last = {name: take_steps(_behind(state[name], line).flatten(3), n) for name, line in (("k", k), ("x", x))}
         new = {"S": S, "angle": theta[:, :, -1].remainder(2 * math.pi), **last}
         return out, {name: new[name].reshape(state[name].shape).to(state[name].dtype) for name in state}
 
@@ -230,7 +231,8 @@ class Mamba3(Mixer):
 
 def _behind(last: Float[Tensor, "B H *F"] | None, x: Float[Tensor, "B H T *F"]) -> Float[Tensor, "B H T+1 *F"]:
     """x behind what came last; behind zeros where there is no past."""
-    return torch.cat([torch.zeros_like(x[:, :, :1]) if last is None else last[:, :, None].to(x.dtype), x], dim=2)
+    before = x.new_zeros(*x.shape[:2], *x.shape[3:]) if last is None else last.to(x.dtype)
+    return torch.cat([before[:, :, None], x], dim=2)
 
 
 def _read(

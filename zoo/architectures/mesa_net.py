@@ -86,8 +86,9 @@ class MesaNet(Mixer):
                 f"{lambda_lower_bound:g}"
             )
         self.K, self.lambda_lower_bound, self.iterations = K, lambda_lower_bound, max_cg_step_training
-        for name in "qkv":
-            self.add_module(f"{name}_proj", nn.Linear(D, heads * K, bias=False))
+        self.q_proj = nn.Linear(D, heads * K, bias=False)
+        self.k_proj = nn.Linear(D, heads * K, bias=False)
+        self.v_proj = nn.Linear(D, heads * K, bias=False)
         self.a_proj = nn.Linear(D, heads)
         self.b_proj = nn.Linear(D, heads)
         self.lambda_params = nn.Parameter(torch.empty(heads * K))

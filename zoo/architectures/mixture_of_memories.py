@@ -10,7 +10,6 @@ others neither decay nor change its state. k, v, β and α have projections for 
 `A_log` and `dt_bias` serve all. Memory 0 is the shared one: every token goes there.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,9 +99,8 @@ class MixtureOfMemories(DeltaRuleHeads):
 
     @classmethod
     def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return (
-            4 * heads if head_dim is None else 1
-        )  # half of it in heads of two features: a unit vector of one is a sign
+        # Half of the width divides into heads of two features at least: a unit vector of one is but a sign.
+        return 4 * heads if head_dim is None else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
@@ -110,48 +108,44 @@ class MixtureOfMemories(DeltaRuleHeads):
         routed = torch.zeros(*x.shape[:2], self.memories, dtype=torch.bool, device=x.device).scatter(-1, chosen, True)
         routed = zero_padding(routed, mask)
         steps, valid = tokens_of(routed)
-        own = (torch.take_along_dim(z[:, None], steps[..., None], dim=2) for z in (q, x))
-        o, new = self._recall(*own, valid, self._layers, _memories(state, slice(self.memories)))
+        own_q, own_x = (torch.take_along_dim(z[:, None], steps[..., None], dim=2) for z in (q, x))
+        o, new = self._recall(own_q, own_x, valid, _memories(state, slice(self.memories)))
         place = (routed.cumsum(1) - 1).clamp(min=0).gather(-1, chosen)  # of a token among those of its memory
         o = take_steps(o.flatten(1, 2), (chosen * steps.shape[2] + place).flatten(1)).unflatten(1, (-1, self.topk))
         o = ((weights / weights.sum(-1, keepdim=True))[..., None] * o).sum(2)
         if self.shared_mem:
-            every, last = None if mask is None else mask[:, None], slice(self.memories, None)
-            all_o, also = self._recall(q[:, None], x[:, None], every, self._shared, _memories(state, last))
-            o, new = o + all_o[:, 0], {name: torch.cat([z, also[name]], dim=1) for name, z in new.items()}
+            every, last = None if mask is None else mask[:, None], _memories(state, slice(self.memories, None))
+            of_all, also = self._recall(q[:, None], x[:, None], every, last, shared=True)
+            o, new = o + of_all[:, 0], {name: torch.cat([z, also[name]], dim=1) for name, z in new.items()}
         return self.read(split_heads(o, self.heads), x), None if state is None else new
-
-    def _layers(self, part: str) -> list[nn.Linear]:
-        """Of each memory the projection of k, v, b or a; one alone where they share it."""
-        own: Any = getattr(self, f"{part}_proj", None)
-        return self._shared(part) if own is None else list(own)
-
-    def _shared(self, part: str) -> list[nn.Linear]:
-        layer: Any = getattr(self, f"shared_{part}")
-        return [layer]
 
     def _recall(
         self,
         q: Float[Tensor, "B E L F"],
         x: Float[Tensor, "B E L D"],
         mask: Bool[Tensor, "B E L"] | None,
-        layers: Callable[[str], list[nn.Linear]],
         state: State | None,
+        *,
+        shared: bool = False,
     ) -> tuple[Float[Tensor, "B E L G"], State]:
-        """What E memories return, each for tokens of its own, and their next states."""
-        weight = {part: torch.stack([layer.weight for layer in layers(part)]).mT for part in "kvba"}
-        features = torch.cat([q, x @ torch.cat([weight["k"], weight["v"]], dim=-1)], dim=-1)
-        beta, a = _product(x, torch.cat([weight["b"], weight["a"]], dim=-1)).flatten(0, 1).chunk(2, dim=-1)
-        rows = None if mask is None else mask.flatten(0, 1)
+        """What each of E memories returns for its own tokens, and their next states; or the `shared` one, E = 1."""
+        k, v, b, a = (self._weights(part, shared) for part in "kvba")
+        features = torch.cat([q, x @ torch.cat([k, v], dim=-1)], dim=-1).flatten(0, 1)
+        beta, g = _product(x, torch.cat([b, a], dim=-1)).flatten(0, 1).chunk(2, dim=-1)
+        mask = None if mask is None else mask.flatten(0, 1)
         before = None if state is None else {name: z.flatten(0, 1) for name, z in state.items()}
-        q, k, v, new = self.by_head(features.flatten(0, 1), rows, before)
-        beta, g = beta.sigmoid(), log_decay(a, self.A_log, self.dt_bias)
-        beta, g = (zero_padding(z, rows).transpose(1, 2) for z in (beta, g))
+        q, k, v, new = self.by_head(features, mask, before)
+        beta, g = beta.sigmoid(), log_decay(g, self.A_log, self.dt_bias)
+        beta, g = (zero_padding(z, mask).transpose(1, 2) for z in (beta, g))
         o, new["S"] = delta_rule(q, k, v, beta, g, None if before is None else before["S"])
-        grid = x.shape[:2]
-        return merge_heads(o).unflatten(0, grid), {
-            name: z.unflatten(0, grid) for name, z in new.items() if z is not None
-        }
+        new = {name: z.unflatten(0, x.shape[:2]) for name, z in new.items() if z is not None}
+        return merge_heads(o).unflatten(0, x.shape[:2]), new
+
+    def _weights(self, part: str, shared: bool) -> Float[Tensor, "E D F"]:
+        """Of the projections to k, v, b or a; one for all memories where they share it."""
+        own: Any = getattr(self, f"{part}_proj", None)
+        layers: Any = [getattr(self, f"shared_{part}")] if shared or own is None else own
+        return torch.stack([layer.weight for layer in layers]).mT
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         count = self.memories + self.shared_mem

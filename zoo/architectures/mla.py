@@ -1,11 +1,10 @@
 """MLA, attention with a latent cache (DeepSeek-AI 2024, DeepSeek-V2, arXiv:2405.04434, section 2.1 and appendix C).
 
-    c = RMSNorm(x W_DKV),    k^C_h, v_h = c W_UK, c W_UV,    k^R = R x W_KR
-    q^C_h, q^R_h = the two parts of a query,    the latter turned by R
-    y_t = concat_h(Σ_{s ≤ t} softmax_s((q^C_t·k^C_s + q^R_t·k^R_s) / √(d_C + d_R)) v_s) W_O
+    c = RMSNorm(x W_DKV),    k^C, v = c W_UK, c W_UV,    k^R = R x W_KR,    q^C, q^R = x W_Q, R x W_QR
+    o_t = Σ_{s ≤ t} softmax_s((q^C_t·k^C_s + q^R_t·k^R_s) / √(d_C + d_R)) v_s,    y = concat(o_1, ..., o_H) W_O
 
-All heads share one latent c and one key k^R, the only one that positions turn: these are what a cache holds. With a
-cache W_UK is multiplied into the query and W_UV behind the sum, so that each of its latents is read as it lies:
+Heads share one latent c and one key k^R, the only one that R turns by positions: these are what a cache holds. With a
+cache W_UK is multiplied into the query and W_UV behind the sum, so that latents are read as they lie:
 
     q^C·k^C = (q^C W_UKᵀ)·c,    Σ p_s v_s = (Σ p_s c_s) W_UV
 """

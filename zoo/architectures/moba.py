@@ -1,10 +1,10 @@
 """Mixture of block attention (Lu et al. 2025, arXiv:2502.13189, section 2).
 
-    s_ti = q_t·mean(K_i),    I_t = {⌊t/C⌋} ∪ {the largest topk − 1 of s_ti, i < ⌊t/C⌋}
-    y_t = RMSNorm(Σ_j softmax_j(q_t·k_j / √d) v_j) W_o,    j ≤ t,  ⌊j/C⌋ ∈ I_t
+    s_ti = q_t·mean(K_i),    i < ⌊t/C⌋
+    y_t = RMSNorm(Σ_j softmax_j(q_t·k_j / √d) v_j) W_o,    j ≤ t,    ⌊j/C⌋ ∈ I_t
 
-per head of width d. Keys stand in blocks K_i of C steps, and q and k are rotated. Each query sees its own block up to
-itself, and as a whole the earlier blocks whose mean key is the most alike; the choice itself has no gradient.
+per head of width d. Keys stand in blocks K_i of C steps, and q and k are rotated. I_t are a query's own block, ⌊t/C⌋,
+and the topk − 1 earlier ones of the largest s_ti. The choice itself has no gradient.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Native sparse attention (Yuan et al. 2025, arXiv:2502.11089, section 3).
 
-    y_t = Σ_{c ∈ C} g_t^c o_t^c W_o,    g_t^c = σ(x_t W_g^c),    C = {cmp, slc, win}
+    y_t = (g_t^cmp o_t^cmp + g_t^slc o_t^slc + g_t^win o_t^win) W_o,    g_t^c = σ(x_t W_g^c)
     o_t^cmp = Σ_i p_ti mean(V_i),    p_ti = softmax_i(q_t·mean(K_i) / √d)        over blocks i that are past at t
     o_t^slc = Σ_j softmax_j(q_t·k_j / √d) v_j,    j ≤ t,  ⌊j/B⌋ ∈ I_t
     o_t^win = Σ_j softmax_j(q_t·k_j / √d) v_j,    t − w < j ≤ t

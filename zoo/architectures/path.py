@@ -24,7 +24,7 @@ from zoo.layers.ranges import at_least_one, shared_heads
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops import norms
-from zoo.ops.carried_attention import Carried, path_attention
+from zoo.ops.carried_attention import PathState, path_attention
 from zoo.ops.precision import at_least_fp32
 from zoo.ops.short_convolution import Unit
 
@@ -98,7 +98,7 @@ class PaTH(MultiHead):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x, before = zero_padding(x, mask), None
         if state is not None:
-            before = Carried(state["k"], state["v"], state["valid"], state.get("fade"))
+            before = PathState(k=state["k"], v=state["v"], valid=state["valid"], fade=state.get("fade"))
         w, new = self._directions(x, mask, state)
         q = self.maybe_q_norm(split_heads(self.q_proj(x), self.heads))
         k = self.maybe_k_norm(split_heads(self.k_proj(x), self.kv_heads))
@@ -110,7 +110,7 @@ class PaTH(MultiHead):
             fade = zero_padding(gate, mask).transpose(1, 2)
         valid = None if mask is None else mask[:, None]
         o, after = path_attention(q.to(v.dtype), k.to(v.dtype), v, w, beta, fade, valid, before)
-        new |= {name: z for name, z in after._asdict().items() if z is not None}
+        new |= {name: z for name, z in after.items() if z is not None}
         return self.o_proj(merge_heads(o).to(x.dtype)), None if state is None else new
 
     def _directions(

@@ -6,8 +6,9 @@
     S ← α_t S_{t−1},    S_t = S + β_t (m_t ⊙ k_t) (v_t − Sᵀ k_t)ᵀ,    y_t = (RMSNorm(S_tᵀ q_t / √d) ⊙ SiLU(x_t W_g)) W_o
 
 A_t follows how much each key channel has held, the diagonal of the curvature of ½ |v − Sᵀ k|². Channels that have held
-much are written more weakly, by a factor between 1/z and z about the centre c, the parameter `log_atk_scale`. The names
-of the preconditioner's other parameters, one for each head of keys, end or go on in `atk`.
+much are written more weakly, by a factor between 1/z and z about the centre c, the parameter `log_atk_scale`. All that
+has a hat belongs to heads of keys, and has `atk` in its parameter's name. With more value heads than key heads, each
+key head with its A serves as many consecutive value heads.
 """
 
 import math
@@ -47,7 +48,8 @@ from zoo.ops.linear_attention.naive import repeat
 class PrecondGatedDeltaNet(DeltaRuleMixer):
     """Preconditioned Gated DeltaNet: keys are written weaker in the channels in which the state has held much.
 
-    State: as `DeltaRuleMixer`, and `A` (B, H, K) in float32 at least.
+    State: `S` (B, H_v, K, V) and `A` (B, H, K) in float32 at least, and the last inputs (B, channels, conv_size − 1) of
+    the convolutions.
 
     Args:
         head_dim: K; None for ¾ of the width over the heads, or all of it without a gate.

@@ -1,4 +1,4 @@
-"""Raven: slots of which a router chooses the few that a step may change (Afzal et al. 2026, section 3).
+"""Raven: slots of which a router chooses the few that a step may change (Afzal et al. 2026).
 
     q_t, k_t, v_t = RMSNorm(SiLU(x_t W_q)), RMSNorm(SiLU(x_t W_k)), SiLU(x_t W_v)
     r_t = top_n(σ(x_t W_r)) / Σ top_n(σ(x_t W_r)),    g_t = −e^A softplus(x_t W_a + b),    a_t = e^{g_t r_t}

@@ -1,4 +1,4 @@
-"""Rodimus: a matrix state whose forget gate is sharpened by a temperature (He et al. 2024, arXiv:2410.06577, section 3).
+"""Rodimus: a matrix state whose forget gate is sharpened by a temperature (He et al. 2024, arXiv:2410.06577).
 
     u, z = x W_up, x W_gate,    s = SiLU(conv(u)),    G = softplus(s W_G + b_G),    τ = σ(s W_τ + b_τ)
     q, k = s W_q, G^τ ⊙ s W_k / |s W_k|,    v = σ(u W_1 W_2 + b) ⊙ u

@@ -80,17 +80,13 @@ class TTTLinear(Mixer):
         positive("ttt_linear", ttt_base_lr=ttt_base_lr, rope_theta=rope_theta)
         if d % 2:
             raise ValueError(f"ttt_linear: rotations turn pairs of features, so a head's width must be even, got {d}")
-        self.heads, self.d, self.size, self.ttt_base_lr, self.share_qk = (
-            heads,
-            d,
-            mini_batch_size,
-            ttt_base_lr,
-            share_qk,
-        )
+        self.heads, self.d, self.size, self.ttt_base_lr = heads, d, mini_batch_size, ttt_base_lr
         self.rope = RoPE(heads, d, causal=True, base=rope_theta, convention="interleaved")
         self.learnable_token_idx = nn.Parameter(torch.empty(mini_batch_size))
-        for name in "qvo" if share_qk else "qkvo":
-            self.add_module(f"{name}_proj", nn.Linear(D, D, bias=False))
+        self.q_proj = nn.Linear(D, D, bias=False)
+        self.k_proj = None if share_qk else nn.Linear(D, D, bias=False)
+        self.v_proj = nn.Linear(D, D, bias=False)
+        self.o_proj = nn.Linear(D, D, bias=False)
         if share_qk:
             self.conv_q = ShortConvolution(D, conv_kernel, bias=True, activation=None)
             self.conv_k = ShortConvolution(D, conv_kernel, bias=True, activation=None)
@@ -119,9 +115,11 @@ class TTTLinear(Mixer):
         W, under_way = start.expand(len(x), *start.shape), None
         if state is not None:
             W, under_way = W + state["W"], (state["G"], state["count"])
-        norm = self.ttt_norm_weight, self.ttt_norm_bias
-        u, target = (F.pad(at_least_fp32(z), (0, 1), value=1.0) for z in (q, k)), at_least_fp32(v) - k
-        z, (W, new["G"], new["count"]) = ttt_linear(*u, target, rate, step, *norm, W, under_way, mask, size=self.size)
+        query, key = (F.pad(at_least_fp32(z), (0, 1), value=1.0) for z in (q, k))  # the 1 reads the bias
+        target, weight, bias = at_least_fp32(v) - k, self.ttt_norm_weight, self.ttt_norm_bias
+        z, (W, new["G"], new["count"]) = ttt_linear(
+            query, key, target, rate, step, weight, bias, W, under_way, mask, size=self.size
+        )
         new["W"] = W - start
         y = self.post_norm(merge_heads(self._residual(q, z)).to(x.dtype))
         if self.g_proj is not None:
@@ -131,7 +129,7 @@ class TTTLinear(Mixer):
     def _queries(self, x: Tensor, mask: Mask | None, state: State | None) -> tuple[Tensor, Tensor, State]:
         """q and k of all heads, and the next state of the convolutions."""
         q = self.q_proj(x)
-        if not self.share_qk:
+        if self.k_proj is not None:
             return q, self.k_proj(x), {}
         before = None if state is None else state["conv"]
         k, after = self.conv_k(q, mask=mask, state=before, narrow=True)
@@ -157,7 +155,9 @@ class TTTLinear(Mixer):
         model = batch, self.heads, self.d + 1, self.d
         state: State = {name: zeros_fp32(*model, device=device, dtype=dtype) for name in "WG"}
         state["count"] = torch.zeros(batch, dtype=torch.long, device=device)
-        return state | ({"conv": self.conv_k.init_state(batch, device=device, dtype=dtype)} if self.share_qk else {})
+        if self.k_proj is None:
+            state["conv"] = self.conv_k.init_state(batch, device=device, dtype=dtype)
+        return state
 
     @torch.no_grad()
     def reset_parameters(self, *, layer: int, depth: int) -> None:

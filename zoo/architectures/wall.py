@@ -22,7 +22,7 @@ from zoo.layers.multi_head import MultiHead
 from zoo.layers.norms import GroupRMSNorm
 from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding, zeros_fp32
-from zoo.ops.carried_attention import Carried, wall_attention
+from zoo.ops.carried_attention import WallState, wall_attention
 from zoo.ops.precision import at_least_fp32
 
 
@@ -84,7 +84,7 @@ class WallAttention(MultiHead):
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x, before = zero_padding(x, mask), None
         if state is not None:
-            before = Carried(state["k"], state["v"], state["valid"], state.get("fade"))
+            before = WallState(k=state["k"], v=state["v"], valid=state["valid"], fade=state.get("fade"))
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -94,7 +94,7 @@ class WallAttention(MultiHead):
         o, after = wall_attention(q, k, v, g, fade, None if mask is None else mask[:, None], before)
         y = merge_heads(o).to(x.dtype)
         y = self.o_proj(y if self.o_gate_proj is None else self.o_gate_proj(x).sigmoid() * y)
-        return y, None if state is None else {name: z for name, z in after._asdict().items() if z is not None}
+        return y, None if state is None else {name: z for name, z in after.items() if z is not None}
 
     def _log_gate(self, x: Float[Tensor, "B T D"], linear: nn.Linear, mask: Mask | None) -> Float[Tensor, "B T F"]:
         """ln σ(x W + b), 0 in padding, which changes no key."""

@@ -1,10 +1,10 @@
 """YOCO, "you only cache once": one cache for half of the layers (Sun et al. 2024, arXiv:2405.05254, sections 2 and 3).
 
-    self-decoder      layers 0 to L/2 − 1: gated retention, or attention to a sliding window
-    the cache         K̂ = R RMSNorm(X) W_K,    V̂ = RMSNorm(X) W_V        (X: what the self-decoder put out)
-    cross-decoder     layers L/2 to L − 1: y = softmax(R x W_Q K̂ᵀ / √d) V̂ W_O, each with its own W_Q and W_O
+    K̂ = R RMSNorm(X) W_K,    V̂ = RMSNorm(X) W_V        (X: what the first L/2 layers put out)
+    y = softmax(R x W_Q K̂ᵀ / √d) V̂ W_O                  (the others, each with W_Q and W_O of its own)
 
-per head, causal. A prompt has to pass through the self-decoder alone, whose memory does not grow. Gated retention is
+per head, causal; R turns by positions. The first half, the self-decoder, has gated retention or attention to a sliding
+window, whose memory does not grow, and a prompt has to pass through it alone. Gated retention is
 
     α = σ(x W_α)^{1/τ},    S_t = α_t S_{t−1} + (R k)_t v_tᵀ,    o_t = S_tᵀ (R q)_t / √d
     y = (RMSNorm(o) ⊙ SiLU(x W_g)) W_o
@@ -53,7 +53,7 @@ class GatedRetention(MultiHead):
 
     def __init__(self, context: LayerContext, heads: int, gate_logit_normalizer: float, norm_eps: float) -> None:
         super().__init__(context, "yoco", heads)
-        D, self.tau, self.given = context.width, gate_logit_normalizer, context.positions
+        D, self.tau, self.placed = context.width, gate_logit_normalizer, context.positions
         self.q_proj, self.k_proj, self.v_proj, self.g_proj = (nn.Linear(D, D, bias=False) for _ in range(4))
         self.gk_proj = nn.Linear(D, heads, bias=False)
         self.o_proj = nn.Linear(D, D, bias=False)
@@ -73,7 +73,7 @@ class GatedRetention(MultiHead):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         S = zeros_fp32(batch, self.heads, self.head_width, self.head_width, device=device, dtype=dtype)
-        return {"S": S, **no_steps(batch, self.given, device)}
+        return {"S": S, **no_steps(batch, self.placed, device)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         into = self.q_proj, self.k_proj, self.g_proj, self.gk_proj
@@ -85,11 +85,8 @@ class SharedKVBuilder(nn.Module):
 
     def __init__(self, context: LayerContext, heads: int, kv_heads: int | None, norm_eps: float) -> None:
         super().__init__()
-        D, d, self.heads = (
-            context.width,
-            head_width("yoco", context.width, heads),
-            shared_heads("yoco", heads, kv_heads),
-        )
+        D, d = context.width, head_width("yoco", context.width, heads)
+        self.heads = shared_heads("yoco", heads, kv_heads)
         self.positions = relative(context.positions, heads=self.heads, head_width=d, causal=True)
         self.kv_norm = RMSNorm(D, eps=norm_eps)
         self.k_proj, self.v_proj = (nn.Linear(D, self.heads * d, bias=False) for _ in range(2))
@@ -143,7 +140,7 @@ class CrossAttention(nn.Module):
         "gated retention by default, as in the paper; fla's model has Gated DeltaNet there, which is not offered here",
         "half of the layers are the self-decoder, rounded down, as in the paper; fla has 10 of 21",
         "angles of rotations are those of RoPE, fla's default; the last of the paper's code is 10⁻⁴",
-        "embeddings are N(0, 1/D), not multiplied by √D; the SwiGLU is 8/3 times as wide",
+        "embeddings are N(0, 1/D), not multiplied by √D; the SwiGLU's width is not rounded up to a multiple of 256",
         "weights start at N(0, 1/fan_in), the projection to the residual at 1/√(2·depth) of it; officially they are "
         "uniform, with gains of RetNet's in gated retention",
     ),

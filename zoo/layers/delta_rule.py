@@ -57,7 +57,7 @@ class DeltaRuleHeads(Mixer):
         D, values = self.width, self.value_heads * self.V
         self.g_proj: nn.Module | None = None
         if gate is not None:
-            self.g_proj = narrowed(D, self.V, values, bias=True) if low_rank else nn.Linear(D, values, bias=False)
+            self.g_proj = LowRank(D, self.V, values, bias=True) if low_rank else nn.Linear(D, values, bias=False)
         self.o_norm = HeadNorm(self.V, eps, gate or "swish")
         self.o_proj = nn.Linear(values, D, bias=False)
 
@@ -183,17 +183,30 @@ def in_turn(x: Float[Tensor, "B T F"], n: int) -> Float[Tensor, "B S E"]:
     return x.unflatten(-1, (n, -1)).flatten(1, 2)
 
 
-def narrowed(width: int, rank: int, features: int, *, bias: bool = False) -> nn.Sequential:
-    """Two linear layers with nothing between them, a matrix of low rank."""
-    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, features, bias=bias))
+class LowRank(nn.Sequential):
+    """x W¹ W² + c: two linear layers with nothing between them."""
+
+    def __init__(self, width: int, rank: int, features: int, *, bias: bool = False) -> None:
+        super().__init__(nn.Linear(width, rank, bias=False), nn.Linear(rank, features, bias=bias))
+
+    def exact(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T F"]:
+        """x W¹ W² in float32 at least: see `few`."""
+        layers: list[Any] = list(self)
+        return few(few(x, layers[0].weight), layers[1].weight)
 
 
 @in_fp32
 def log_decay(
-    a: Float[Tensor, "B T F"], A_log: Float[Tensor, " H"], dt_bias: Float[Tensor, " F"]
+    a: Float[Tensor, "B T F"],
+    A_log: Float[Tensor, " H"],
+    dt_bias: Float[Tensor, " F"],
+    lower_bound: float | None = None,
 ) -> Float[Tensor, "B T F"]:
-    """ln α = −e^A softplus(a + b) ≤ 0, for each of H heads, or for each of F/H channels of a head."""
-    return -A_log.exp().repeat_interleave(len(dt_bias) // len(A_log)) * F.softplus(a + dt_bias)
+    """ln α = −e^A softplus(a + b) ≤ 0, or lower_bound · σ(e^A (a + b)), of H heads, or of F/H channels in each."""
+    rate = A_log.exp().repeat_interleave(len(dt_bias) // len(A_log))
+    if lower_bound is None:
+        return -rate * F.softplus(a + dt_bias)
+    return lower_bound * torch.sigmoid(rate * (a + dt_bias))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A forget gate that is never below a bound of its layer (Qin et al. 2023, arXiv:2311.04823, section 3.3; HGRN).
+"""A forget gate that is never below a bound of its layer (Qin et al. 2023, arXiv:2311.04823, section 3; HGRN).
 
     b_l = Σ_{0 < j ≤ l} softmax_j(γ),    f = b_l + (1 − b_l) σ(x)
 

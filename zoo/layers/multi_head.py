@@ -1,6 +1,6 @@
 """What mixers of several heads share: how wide a head is, and the positions that act inside it."""
 
-from zoo.contract import LayerContext, Mixer
+from zoo.contract import LayerContext, Mixer, Unsupported
 from zoo.layers.positions import relative
 from zoo.layers.ranges import head_width
 
@@ -18,4 +18,9 @@ class MultiHead(Mixer):
         super().__init__(context)
         self.heads, self.causal, self.gain = heads, context.causal, context.gain
         self.head_width = d = head_width(name, context.width, heads, width, option)
-        self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        try:
+            self.positions = relative(context.positions, heads=heads, head_width=d, causal=context.causal)
+        except Unsupported:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{name}: {option} is {d}, but {error}") from None

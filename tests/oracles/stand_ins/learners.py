@@ -1,15 +1,18 @@
 """Layers that learn while they read, and Mamba-3: plain torch in the place of kernels, by class."""
 
 import ast
+import inspect
 import math
 import os
 from pathlib import Path
 
 import einops
 import torch
-from fla import layers
+from fla import layers, modules
 from fla.layers import mamba3, mesa_net
 from fla.ops.mesa_net.naive import naive_mesa_net_exact
+from fla.ops.titans import naive as titans
+from torch import nn
 
 
 def official(path, name):
@@ -69,4 +72,51 @@ def run_mesa_net():
     mesa_net.chunk_mesa_net = exactly
 
 
+def corrected_titans():
+    """The official memory, one token at a time, whose slope of the layer norm has its parentheses where they belong."""
+    wrong, right = ("D * grad - grad.sum(-1, keepdim=True) / (rstd", "(D * grad - grad.sum(-1, keepdim=True)) / (rstd")
+    source, names = inspect.getsource(titans.titans_linear), {"torch": torch}
+    assert source.count(f"v_new = {wrong}") == 1
+    exec(source.replace(f"v_new = {wrong}", f"v_new = {right}"), names)
+    return names["titans_linear"]
+
+
+class TitansMemory(nn.Module):
+    """The official op in a layer of official parts, as there is no official one."""
+
+    __module__ = titans.__name__  # what is recorded stands there
+
+    def __init__(self, hidden_size, num_heads, chunk_size, conv_size=4, use_gate=True, layer_idx=None):
+        super().__init__()
+        self.heads, self.size, d = num_heads, chunk_size, hidden_size // num_heads
+        for name in "qkv":
+            self.add_module(f"{name}_proj", nn.Linear(hidden_size, hidden_size, bias=False))
+            convolution = modules.ShortConvolution(hidden_size, conv_size, activation="silu")
+            self.add_module(f"{name}_conv1d", convolution)
+        for name in ("alpha", "eta", "theta"):
+            self.add_module(f"{name}_proj", nn.Linear(hidden_size, num_heads))
+        self.norm_weight, self.norm_bias = (
+            nn.Parameter(torch.empty(num_heads, d)),
+            nn.Parameter(torch.empty(num_heads, d)),
+        )
+        self.M0 = nn.Parameter(torch.empty(num_heads, d, d))
+        self.g_proj = nn.Linear(hidden_size, hidden_size, bias=False) if use_gate else None
+        self.o_norm = modules.FusedRMSNormGated(d) if use_gate else modules.RMSNorm(d)
+        self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, x):
+        def by_head(y):
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q, k, v = (by_head(getattr(self, f"{c}_conv1d")(getattr(self, f"{c}_proj")(x))[0]) for c in "qkv")
+        gates = (by_head(getattr(self, f"{name}_proj")(x)).sigmoid() for name in ("theta", "alpha", "eta"))
+        q, k, start = mesa_net.l2_norm(q), mesa_net.l2_norm(k), self.M0.expand(len(x), -1, -1, -1)
+        norm = self.norm_weight, self.norm_bias
+        o, _ = corrected_titans()(q, k, v, *norm, *gates, 1e-6, self.size, start, False)
+        o = o.transpose(1, 2)
+        o = self.o_norm(o) if self.g_proj is None else self.o_norm(o, self.g_proj(x).unflatten(-1, (self.heads, -1)))
+        return self.o_proj(o.flatten(2))
+
+
+setattr(layers, "titans_linear, corrected", TitansMemory)
 STAND_INS = {"Mamba3": run_mamba3, "MesaNet": run_mesa_net}

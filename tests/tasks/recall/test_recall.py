@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 
 import tasks
 from tasks.base import SPLITS
@@ -328,3 +329,19 @@ def test_baselines(name, expected):
     task = tasks.build(name)
     assert {b.name: b.value for b in task.baselines()} == pytest.approx(expected, abs=0.015)
     assert len(task.baselines(limit=10)) == len(expected)
+
+
+def test_whole_numbers_of_a_phonebook():
+    """One digit in each of two books is wrong, of six questions in all; what is not counted does not matter."""
+    task = tasks.build("phonebook", entries=4, questions=3)
+    batch = task.batch("test", 0, 0, size=2).tensors()
+    logits = torch.nn.functional.one_hot(batch.targets, task.vocab).float()
+    for row, question in ((0, 1), (1, 2)):
+        at = batch.counted[row].nonzero().flatten()[3 * question]
+        logits[row, at] = logits[row, at].roll(1)
+    logits[:, 0] = torch.randn(2, task.vocab)
+    totals = task.totals(logits, batch)
+    assert totals["exact"] == (4.0, 6.0)
+    assert totals["accuracy"] == (16.0, 18.0)
+    batch.counted &= torch.arange(batch.counted.shape[1]) == batch.counted[0].nonzero()[0]
+    assert task.totals(logits, batch)["exact"] == (2.0, 2.0)

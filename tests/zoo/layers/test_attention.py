@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.contract import LayerContext
+from zoo.layers.attention import Attention
 from zoo.layers.local_attention import LocalAttention
 from zoo.ops.attention import attend_naive
 
@@ -30,3 +31,15 @@ def test_local_attention_has_the_sizes_asked_for():
     }
     assert LocalAttention(LayerContext(width=8, length=5)).window == 5
     assert LocalAttention(LayerContext(width=8, length=500)).window == 64
+
+
+def test_options_add_the_parameters_they_need():
+    """Checkpoints without them load as before."""
+    plain = {"qkv.weight", "qkv.bias", "out.weight", "out.bias"}
+    more = {"gate.weight", "gate.bias", "q_norm.weight", "k_norm.weight", "sinks"}
+    context = LayerContext(width=8, length=5)
+    assert Attention(context).state_dict().keys() == plain
+    full = Attention(context, kv_heads=2, head_dim=6, qk_norm=True, gate=True, sinks=True)
+    assert full.state_dict().keys() == plain | more
+    sizes = {name: tuple(p.shape) for name, p in full.named_parameters() if name.endswith("weight")}
+    assert (sizes["qkv.weight"], sizes["gate.weight"], sizes["out.weight"]) == ((48, 8), (24, 8), (8, 24))

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from zoo.layers import linear, mlp, qkv, random_features
-from zoo.ops import carried_attention, diagonal_scan, linear_attention, mesa, norms, ttt
+from zoo.ops import (
+    attention,
+    carried_attention,
+    diagonal_scan,
+    linear_attention,
+    log_linear_attention,
+    mesa,
+    norms,
+    slot_attention,
+    softmax_delta,
+    ttt,
+)
 from zoo.ops.short_convolution import Unit
 
 B, H, T, K, V, D, N = 2, 2, 70, 5, 6, 18, 4
@@ -96,7 +107,7 @@ def _carried(name: str, *inputs: Tensor) -> Case:
 
     def tensors(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, Tensor]:
         o, new = form(*inputs)
-        return o, new.k
+        return o, new["k"]
 
     forms = (getattr(carried_attention, f"{name}_attention{which}") for which in ("", "_naive"))
     return Case("carried_attention", *(partial(tensors, form) for form in forms), inputs)
@@ -119,6 +130,12 @@ def _flat(op: Callable[..., Any]) -> Callable[..., Any]:
 CASES = {
     "attention": _case("attention.attend", _q, _k, _v, causal=True),
     "attention, all keys": _case("attention.attend", _q, _k, _v),
+    "attention, sinks and a bias of keys": Case(
+        "attention",
+        lambda q, k, v, bias, sink: attention.attend(q, k, v, causal=True, bias=bias, sink=sink),
+        lambda q, k, v, bias, sink: attention.attend_naive(q, k, v, causal=True, bias=bias, sink=sink),
+        (_q, _k, _v, _normal(B, H, 1, T), _normal(H)),
+    ),
     "cauchy": _case("cauchy.kernel", _poles(4, 3), 0.25 * _complex(1, 4, 3), _complex(4, 3), _complex(2, 4, 3), L=9),
     "delta rule": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, _per_head, _state, mixed=2),
     "delta rule, no decay": _case("delta_rule.delta_rule", _q, _unit_k, _v, _beta, mixed=2),
@@ -148,6 +165,13 @@ CASES = {
         "linear_attention", lambda *x: _mean(*x)[0], _ratio, (_q.abs(), _k.abs(), _v), mixed=2
     ),
     "local attention": _case("layers.banded_attention.attend", _q, _k, _v, op="local_attention", before=5),
+    "log-linear attention": Case(
+        "log_linear_attention",
+        lambda *x: log_linear_attention.log_linear_attention(*x)[0],
+        lambda *x: log_linear_attention.log_linear_attention_naive(*x)[0],
+        (_q, _k, _v, _per_head, _normal(B, H, T, 6)),
+        mixed=2,
+    ),
     "long convolution": _case("long_convolution.convolve", _rows, _normal(D, T), _weight),
     "LSH attention": _case(
         "lsh_attention.lsh_attention",
@@ -208,8 +232,27 @@ CASES = {
     "short convolution, unit vectors and padding": _case(
         "short_convolution.short_convolution", _rows, _normal(D, 2), mask=_mask, unit=Unit((0.5, 0, 1))
     ),
-    "softmax delta rule": _case("softmax_delta.softmax_delta", _q, _k, _v, _beta),
+    "softmax delta rule": Case(
+        "softmax_delta",
+        lambda *x: softmax_delta.softmax_delta(*x)["u"],
+        lambda *x: softmax_delta.softmax_delta_naive(*x)["u"],
+        (_q, _k, _v, _beta),
+    ),
+    "slot attention": Case(
+        "slot_attention",
+        lambda *x: slot_attention.slot_attention(*x[:5], x[5:]),
+        lambda *x: slot_attention.slot_attention_naive(*x[:5], x[5:]),
+        (_q, _k, _v, _fading(B, H, T, N), -_positive(B, H, T, N), _normal(B, H, K, N), _normal(B, H, N, V)),
+        mixed=2,
+    ),
     "sLSTM": _case("slstm.slstm", *_gates, _normal(H, 4, 5, 5) / 4, _normal(H, 4, 5)),
+    "Titans": Case(
+        "ttt",
+        lambda *x: ttt.titans_linear(*x[:-2], (*x[-2:], torch.tensor([3, 0])), size=16),
+        lambda *x: ttt.titans_linear_naive(*x[:-2], (*x[-2:], torch.tensor([3, 0])), size=16),
+        (_q, _k, _v / 4, _beta / 4, _per_head, _per_head.flip(2), _normal(H, V), _normal(H, V), *[_state] * 3),
+        mixed=2,
+    ),
     "TTT-Linear": Case(
         "ttt",
         lambda *x: ttt.ttt_linear(*x[:-1], (x[-1], torch.tensor([3, 0])), size=16),

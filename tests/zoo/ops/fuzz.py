@@ -37,13 +37,15 @@ from torch import Tensor
 
 import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
+from zoo.ops.carried_attention import path_attention
 from zoo.ops.cpu import threads
+from zoo.ops.log_linear_attention import log_linear_attention
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
 from zoo.ops.short_convolution import Unit
 from zoo.ops.slstm import slstm
-from zoo.ops.ttt import ttt_linear
+from zoo.ops.ttt import titans_linear, ttt_linear
 from zoo.ops.wkv4 import wkv
 
 
@@ -78,7 +80,7 @@ CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attent
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
-PADDED = {ttt_linear: "mask", wkv: "mask", mlstm: "mask", lsh_attention: "valid"}
+PADDED = dict.fromkeys((log_linear_attention, mlstm, titans_linear, ttt_linear, wkv), "mask") | {lsh_attention: "valid"}
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
@@ -244,11 +246,15 @@ class Draw:
             given.update(before=1, after=0)
         if self.op is linear_attention.weighted_mean:  # whose denominators must not cancel
             given.update((name, given[name].abs() + 0.5) for name in ("q", "k", "total") if given.get(name) is not None)
-        if self.op is mesa:  # whose matrices must be positive and well conditioned, and its solver be done
-            given.update(iterations=64, ridge=0.5 + given["ridge"].abs())
-            if given.get("state"):
-                G = given["state"][0]
-                given["state"] = (G @ G.mT / G.shape[-1], given["state"][1])
+        if self.op is mesa:  # whose solver must be done, and whose matrices positive, which some layouts would undo
+            given.update(iterations=64, ridge=0.5 + given["ridge"].abs(), state=None)
+        if self.op in (titans_linear, ttt_linear):  # whose padding stands on the right
+            if given.get("mask") is not None:
+                given["mask"] = given["mask"].sort(-1, descending=True).values
+            if given.get("under_way"):
+                given["under_way"] = *given["under_way"][:-1], given["under_way"][-1] % given["size"]
+        if self.op is path_attention:  # whose products must not grow
+            given["w"] = F.normalize(given["w"], dim=-1)
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
@@ -311,8 +317,8 @@ class Draw:
         if kind == "Int":
             return torch.randint(-1, 4, shape)
         x, dtype = torch.randn(shape, dtype=torch.float64), self.r.choice(self.dtypes)
-        x = -x.abs() - 0.01 if name in ("log_decay", "log_a", "A", "w") else x
-        x = x.sigmoid() if name in ("beta", "delta", "floor") else x
+        x = -x.abs() - 0.01 if name in ("log_decay", "log_momentum", "log_a", "A", "w") else x
+        x = x.sigmoid() if name in ("beta", "delta", "floor", "rate", "step") else x
         if (self.kind if kind == "Inexact" else kind) == "Complex":
             x = torch.complex(-x.abs() if name == "a" else x, torch.randn(shape, dtype=torch.float64)) / 2
             dtype = (torch.float64 if dtype is torch.float64 else torch.float32).to_complex()
@@ -330,6 +336,8 @@ def spoilt(x: Any, r: random.Random) -> Any:
         return (*x[:i], spoilt(x[i], r), *x[i + 1 :])
     if type(x) in NUMBERS:
         return r.choice(NUMBERS[type(x)])
+    if x is None:
+        return 1.0
     how = r.choice(("size", "size", "size", "axes", "dtype", "number", "number", "other"))
     if how == "size" and x.numel() and x.ndim:
         i, n = (i := r.randrange(x.ndim)), x.shape[i]
@@ -426,6 +434,7 @@ def fault(op: Callable[..., Any], seed: int, guarded: Guarded, plain: bool) -> s
         outputs, by = zip(*pairs, strict=True) if pairs else ((), ())
         true = torch.autograd.grad(outputs, leaves, by, materialize_grads=True) if pairs else slopes
         for y, exact in zip((*got, *slopes), (*want, *true), strict=True):
+            y, exact = (x.int() if x.dtype is torch.bool else x for x in (y, exact))
             if wild and y.shape == exact.shape:  # 0 times infinity is NaN, where a form multiplies by 0
                 both = y.isfinite() & exact.isfinite()
                 y, exact = y.where(both, 0), exact.where(both, 0)

@@ -124,3 +124,42 @@ def test_what_is_hidden_leaves_no_trace(dtype):
     y = attend(q, k, v, visible=visible)
     k[:, :, 70:], v[:, :, 70:] = 100, 1e4
     assert torch.equal(y, attend(q, k, v, visible=visible))
+
+
+@DTYPES
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("T", "S", "G", "causal"), [(1, 9, 4, True), (130, 130, 2, True), (70, 90, 1, False)])
+def test_sinks_and_a_bias_of_keys(form, dtype, T, S, G, causal, with_bias):
+    """Of every head, and for all queries alike."""
+    wide = torch.promote_types(dtype, torch.float32)
+    sink, bias = torch.randn(H, dtype=wide), torch.randn(B, H, 1, S, dtype=wide)
+    ours, naive = (
+        lambda q, k, v, sink, bias, form=form: form(
+            q, k, v, causal=causal, sink=sink, bias=bias if with_bias else bias.expand(-1, -1, T, -1) * 0
+        )
+        for form in (attend, attend_naive)
+    )
+    assert_near_float64(ours, naive, *inputs(T, S, G, dtype=dtype), sink, bias, limit=2 * LIMITS[dtype])
+
+
+@DTYPES
+def test_sinks_under_a_mask_and_a_bias_of_pairs(dtype):
+    """A query that sees no key gives all to its sink."""
+    q, k, v = inputs(40, 50, dtype=dtype)
+    sink, bias = torch.randn(H).to(dtype), torch.randn(1, 1, 40, 50).to(dtype)
+    visible = (torch.rand(B, 1, 40, 50) < 0.7) & (torch.arange(40) > 0)[:, None]
+    ours, naive = (
+        lambda q, k, v, sink, bias, form=form: form(q, k, v, sink=sink, bias=bias, visible=visible)
+        for form in (attend, attend_naive)
+    )
+    assert not ours(q, k, v, sink, bias)[:, :, 0].any()
+    assert_near_float64(ours, naive, q, k, v, sink, bias, limit=2 * LIMITS[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_bias_of_thousands_keeps_its_digits(form, dtype):
+    """Differences of neighbours by about 1, at 2000: 8 bits would round them to multiples of 16."""
+    q, k, v = inputs(200, 200, dtype=dtype)
+    bias = -(2000 + torch.rand(B, H, 1, 200).cumsum(-1)).flip(-1)
+    ours, naive = (lambda q, k, v, form=form: form(q, k, v, causal=True, bias=bias) for form in (attend, attend_naive))
+    assert_near_float64(ours, naive, q, k, v, limit={torch.float32: 1e-3, torch.bfloat16: 0.02}[dtype])

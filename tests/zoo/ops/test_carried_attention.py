@@ -6,7 +6,6 @@ import torch.nn.functional as F
 
 from zoo.ops import attention
 from zoo.ops.carried_attention import (
-    Carried,
     path_attention,
     path_attention_naive,
     wall_attention,
@@ -34,7 +33,7 @@ def inputs(name, T, *, fade=False, padded=False, given=False):
     )
     valid = torch.rand(B, 1, T) < 0.7 if padded else None
     past = torch.rand(B, 1, S) < 0.7 if padded else None
-    state = Carried(normal(own, S, K), normal(G, S, V), past, -normal(H, S).exp() if fade else None)
+    state = {"k": normal(own, S, K), "v": normal(G, S, V), "valid": past, "fade": -normal(H, S).exp() if fade else None}
     return (
         [q, k, v, *(x.double() for x in carry), -normal(H, T).exp() if fade else None],
         valid,
@@ -47,11 +46,11 @@ def flat(form, valid, state):
 
     def call(*tensors):
         given = tensors[len(tensors) - 3 :] if state else ()
-        before = Carried(given[0], given[1], state.valid, given[2]) if state else None
+        before = {**state, **dict(zip(("k", "v", "fade"), given, strict=True))} if state else None
         o, new = form(*tensors[: len(tensors) - len(given)], valid, before)
-        return [o, *(x for x in (new.k, new.v, new.fade) if x is not None)]
+        return [o, *(x for x in (new["k"], new["v"], new["fade"]) if x is not None)]
 
-    return call, [state.k, state.v, state.fade] if state else []
+    return call, [state["k"], state["v"], state["fade"]] if state else []
 
 
 @each
@@ -82,6 +81,18 @@ def test_pieces_equal_the_whole(monkeypatch, name):
     torch.testing.assert_close(state, last)
 
 
+@each
+def test_a_fade_that_is_not_given_is_none(name):
+    """Neither of the state, nor of the steps."""
+    tensors, _, state = inputs(name, 20, fade=True, given=True)
+    for without in ({**state, "fade": None}, {**state, "fade": torch.zeros_like(state["fade"])}):
+        o, _ = OPS[name][0](*tensors, state=without)
+        torch.testing.assert_close(o, OPS[name][1](*tensors, state=without)[0])
+    *rest, fade = tensors
+    got, want = (OPS[name][0](*rest, f, state=state) for f in (None, torch.zeros_like(fade)))
+    torch.testing.assert_close(got, want)
+
+
 def test_keys_that_nothing_changes_are_those_of_attention():
     (q, k, v, w, beta, _), _, _ = inputs("path", 37)
     want = attention.attend(q, k, v, causal=True)
@@ -100,7 +111,7 @@ def test_beta_of_two_reflects_keys_of_earlier_steps_only():
     """k_0 along w is turned round by the second step, k_1 by no step; a third one turns both."""
     w = F.normalize(torch.randn(1, 1, 1, K, dtype=torch.float64), dim=-1).expand(-1, -1, 3, -1)
     _, new = path_attention(w, w, w, w, torch.full((1, 1, 3), 2.0, dtype=torch.float64))
-    torch.testing.assert_close(new.k, w * torch.tensor([1.0, -1.0, 1.0]).double()[:, None])
+    torch.testing.assert_close(new["k"], w * torch.tensor([1.0, -1.0, 1.0]).double()[:, None])
 
 
 @each
@@ -127,9 +138,19 @@ def test_bfloat16_stays_close_to_float64(name):
     tensors, _, _ = inputs(name, 100)
     half = [x.bfloat16() if i < 3 else x.float() for i, x in enumerate(tensors[:-1])]
     o, new = OPS[name][0](*half)
-    assert (o.dtype, new.k.dtype, new.v.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    assert (o.dtype, new["k"].dtype, new["v"].dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
     fast, naive = (lambda *x, form=form: form(*x)[0] for form in OPS[name])
     assert_near_float64(fast, naive, *half, limit=0.03)
+
+
+@each
+@pytest.mark.parametrize("T", [1, 9])
+def test_autocast_rounds_nothing_of_float32(name, T):
+    tensors, _, state = inputs(name, T, fade=True, given=True)
+    exact, before = [x.float() for x in tensors], {key: x if x is None else x.float() for key, x in state.items()}
+    want = OPS[name][0](*exact, state=before)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(OPS[name][0](*exact, state=before), want, rtol=0, atol=0)
 
 
 @each
@@ -138,4 +159,4 @@ def test_shapes_without_data(name):
         q, k, beta = torch.empty(B, H, 20, K), torch.empty(B, G, 20, K), torch.empty(B, G, 20)
     o, new = OPS[name][0](q, k, k, *([q] if name == "wall" else [k, beta]))
     assert o.shape == q.shape
-    assert new.k.shape == (q if name == "wall" else k).shape
+    assert new["k"].shape == (q if name == "wall" else k).shape

@@ -103,6 +103,19 @@ def test_total_forgetting_is_finite_and_exact(form):
     assert_same(dplr, dplr_naive, *a, tolerance=1e-9)
 
 
+def test_any_decay_is_computed_in_chunks(monkeypatch):
+    """Without a floor, total forgetting included, no step follows another one by one."""
+    monkeypatch.setattr(forms, "available", lambda: False)
+    monkeypatch.setattr("zoo.ops.delta_rule.chunked.step_by_step", None)
+    inputs = dplr_inputs(75, "any", True)
+    inputs[5][:, :, 40:43] = -torch.inf
+    inputs[5][:, :, 50:, :2] = -1e-3
+    assert_same(dplr, dplr_naive, *inputs, tolerance=1e-9)
+    single = [x.float() for x in inputs]
+    for got, want in zip(dplr(*single), dplr(*inputs), strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", ["mild", "none", "rwkv7"])
 def test_long_float32_runs_stay_close_to_float64(case, form):
     if case == "rwkv7":

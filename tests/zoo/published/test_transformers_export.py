@@ -110,6 +110,8 @@ RETNET = "transformers has no retnet; of the zoo it has gpt2, mamba, mamba2, pre
         ("gpt2", {"norm": "rms"}, "no norm rms; only layer or layer_eps6 or layer_eps12"),
         ("pre_ln", {"positions": "rope"}, "no positions rope; only learned"),
         ("pre_ln", {"channel": "glu"}, "no channel glu; only mlp"),
+        ("pre_ln", {"head_dim": 6}, "GPT-2 has no head_dim"),
+        ("transformer_pp", {"gate": True}, "Llama has no gate"),
         ("pre_ln", {"channel": "none"}, "no channel none"),
         ("pre_ln", {"channel": {"mlp": {"bias": False}}}, "no channel mlp without biases"),
         ("pre_ln", {"bias": False}, "transformers has tensors that this model lacks: transformer.h.0.attn.c_attn.bias"),

@@ -103,16 +103,16 @@ def _with_sink(
 
 
 def _with_features(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """q with a feature that is 1, and k with one that is the bias (B H S) of each key.
+    """q with features that are 1, and k with one that is the bias (B H S) of each key, and zeros.
 
-    In half precision they are three, whose sum is the bias to the digits of float32: a bias of thousands, rounded to 8
-    bits, would be off by tens. What is summed after the first has no slope.
+    In half precision three sum up to the bias, to the digits of float32: one of thousands, rounded to 8 bits, would be
+    off by tens. The first of them has the slope. Zeros fill up the width, as fused kernels ask for multiples of 8.
     """
     dtype, rest, parts = common_dtype(q, k), at_least_fp32(bias), []
     for _ in range(3 if dtype.itemsize < 4 else 1):
         parts.append(rest.to(dtype))
         rest = (rest - parts[-1]).detach()
     k = repeat(k, max(k.shape[1], bias.shape[1]))
-    beside = torch.stack(parts, dim=-1).expand(*k.shape[:3], -1)
-    ones = q.new_ones(*q.shape[:3], len(parts), dtype=dtype)
+    beside = F.pad(torch.stack(parts, dim=-1), (0, -(q.shape[3] + len(parts)) % 8)).expand(*k.shape[:3], -1)
+    ones = q.new_ones(*q.shape[:3], beside.shape[3], dtype=dtype)
     return torch.cat([q.to(dtype), ones], dim=-1), torch.cat([k.to(dtype), beside], dim=-1)

@@ -16,6 +16,7 @@ over a span of steps, hence ≤ 0; P is put together from halves, as in `zoo.ops
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,6 @@ from torch import Tensor
 
 from zoo.ops import forms, precision
 from zoo.ops.carried_attention import naive
-from zoo.ops.carried_attention.naive import Carried
 from zoo.ops.delta_rule.chunked import inverse
 from zoo.ops.kernel_log import logged
 from zoo.ops.linear_attention.chunked import doubled, halves, segments, split
@@ -46,21 +46,23 @@ def path_attention(q, k, v, w, beta, fade=None, valid=None, state=None):  # type
     for x in (k, v):
         check_shared("path_attention", q, x)
     steps = q, k, v, w, beta, fade, valid
-    if q.shape[2] > 1:
-        wide, H = precision.promote(q, k, v, w, beta, fade), q.shape[1]
-        with precision.no_autocast(q.device):
-            Q, K, W, b = (split(x.to(wide), min(CHUNK, q.shape[2])) for x in (q, k, w, beta[..., None]))
-            S = inverse((b * (W @ W.mT)).tril(-1)) * b.mT
-            Y, D = S @ W, S @ (W @ K.mT).tril(-1)
-            QW, (Y_q, D_q, K_q) = (Q @ repeat(W, H).mT).tril(), (repeat(x, H) for x in (Y, D, K))
+    if q.shape[2] == 1:
+        return naive.path_attention_naive(*steps, state)
+    wide, H = naive.wide(state, q, k, v, w, beta, fade), q.shape[1]
+    with precision.no_autocast(q.device):
+        Q, K, W, b = (split(x.to(wide), min(CHUNK, q.shape[2])) for x in (q, k, w, beta[..., None]))
+        S = inverse((b * (W @ W.mT)).tril(-1)) * b.mT
+        Y, D = S @ W, S @ (W @ K.mT).tril(-1)
+        W_q, Y_q, D_q, K_q = (repeat(x, H) for x in (W, Y, D, K))
+        QW, erased = (Q @ W_q.mT).tril(), Y.mT @ W
 
-            def carry(keys: Tensor, n: int) -> Tensor:
-                return keys - (keys @ Y[:, :, n].mT) @ W[:, :, n]
+        def carry(keys: Tensor, n: int) -> Tensor:
+            return keys - keys @ erased[:, :, n]
 
-            pairs = Q @ K_q.mT - QW @ D_q
-            o, new = _attend(q, k, v, Q - QW @ Y_q, pairs, K - D.mT @ W, carry, fade, valid, state)
-        if finite(o, new.k):
-            return o, new
+        reads, pairs = Q - QW @ Y_q, Q @ K_q.mT - QW @ D_q
+        o, new = _attend(q, k, v, reads, pairs, K - D.mT @ W, carry, fade, valid, state)
+    if finite(o, new["k"]):
+        return o, new
     return step_by_step(naive.path_attention_naive, steps, state)
 
 
@@ -71,23 +73,25 @@ def wall_attention(q, k, v, log_decay, fade=None, valid=None, state=None):  # ty
     for x in (k, v):
         check_shared("wall_attention", q, x)
     k = repeat(k, q.shape[1])
-    if q.shape[2] > 1:
-        wide, C = precision.promote(q, k, v, log_decay, fade), 1 << (min(CHUNK, q.shape[2]).bit_length() - 1)
-        with precision.no_autocast(q.device):
-            Q, K, g = (split(x.to(wide), C) for x in (q, k, log_decay))
-            pairs, from_start, to_end = decayed(Q, K, g)
-            kept = from_start[..., -1:, :].exp()
+    steps = q, k, v, log_decay, fade, valid
+    if q.shape[2] == 1:
+        return naive.wall_attention_naive(*steps, state)
+    wide, C = naive.wide(state, q, k, v, log_decay, fade), 1 << (min(CHUNK, q.shape[2]).bit_length() - 1)
+    with precision.no_autocast(q.device):
+        Q, K, g = (split(x.to(wide), C) for x in (q, k, log_decay))
+        pairs, from_start, to_end = decayed_pairs(Q, K, g)
+        kept = from_start[..., -1:, :].exp()
 
-            def carry(keys: Tensor, n: int) -> Tensor:
-                return keys * kept[:, :, n]
+        def carry(keys: Tensor, n: int) -> Tensor:
+            return keys * kept[:, :, n]
 
-            o, new = _attend(q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state)
-        if finite(o, new.k):
-            return o, new
-    return step_by_step(naive.wall_attention_naive, (q, k, v, log_decay, fade, valid), state)
+        o, new = _attend(q, k, v, from_start.exp() * Q, pairs, to_end.exp() * K, carry, fade, valid, state)
+    if finite(o, new["k"]):
+        return o, new
+    return step_by_step(naive.wall_attention_naive, steps, state)
 
 
-def decayed(
+def decayed_pairs(
     q: Float[Tensor, "*N C K"], k: Float[Tensor, "*N C K"], g: Float[Tensor, "*N C K"]
 ) -> tuple[Float[Tensor, "*N C C"], Float[Tensor, "*N C K"], Float[Tensor, "*N C K"]]:
     """Σ_n q_tn k_jn e^{g_{j+1,n} + ... + g_tn}, j ≤ t, of a power of two of steps; log decays from the start and to the
@@ -114,33 +118,33 @@ def _attend(
     carry: Callable[[Tensor, int], Tensor],
     fade: Tensor | None,
     valid: Tensor | None,
-    state: Carried | None,
-) -> tuple[Float[Tensor, "B H T V"], Carried]:
+    state: Any,
+) -> tuple[Float[Tensor, "B H T V"], Any]:
     """Chunk after chunk, from Q' as `reads`, P as `pairs` and a chunk's own keys as its end finds them as `ends`."""
     (_, H, T, d), C, wide, outputs = q.shape, pairs.shape[-1], pairs.dtype, []
     dtype = torch.bfloat16 if q.dtype == k.dtype == v.dtype == torch.bfloat16 else wide
-    keys, values, valid, faded = naive.start(k, v, wide, fade, valid, state)
+    keys, values, valid, fade, faded = naive.start(k, v, wide, fade, valid, state)
     past, reads, pairs = keys.shape[2], (d**-0.5 * reads).to(dtype), d**-0.5 * pairs
     read = repeat(values, H).to(dtype)
     seen = torch.ones(C, C, dtype=torch.bool, device=q.device).tril()
     if valid is not None:
         own = split(valid[:, :, past:, None], C).mT  # (B, 1, N, 1, C)
         seen = seen & own | torch.eye(C, dtype=torch.bool, device=q.device)
-    if fade is not None:
-        within = segments(split(fade.to(wide)[..., None], C)).squeeze(-1)  # from behind j to t
-        to_start = split(fade.to(wide)[..., None], C).cumsum(-2)
+    if fade is not None and faded is not None:
+        fades, faded = split(fade.to(wide)[..., None], C), faded.to(wide)
+        from_start, within = fades.cumsum(-2), segments(fades).squeeze(-1)  # to t: from the start, from behind j
         pairs = pairs + within
     pairs = pairs.masked_fill(~seen, float("-inf"))
     for n, first in enumerate(range(0, T, C)):
         c, S = min(C, T - first), past + first
         scores = (reads[:, :, n, :c] @ repeat(keys, H).to(dtype).mT).to(wide)
         if faded is not None:
-            scores = scores + (faded[:, :, None] + to_start[:, :, n, :c])
+            scores = scores + (faded[:, :, None] + from_start[:, :, n, :c])
         if valid is not None:
             scores = scores.masked_fill(~valid[:, :, None, :S], float("-inf"))
         weights = torch.cat([scores, pairs[:, :, n, :c, :c]], dim=-1).softmax(-1)
         outputs.append(weights.to(dtype) @ read[:, :, : S + c])
         keys = torch.cat([carry(keys, n), ends[:, :, n, :c]], dim=2)
         if faded is not None:
-            faded = torch.cat([faded + to_start[:, :, n, -1], within[:, :, n, c - 1, :c]], dim=2)
-    return torch.cat(outputs, dim=2).to(v.dtype), Carried(keys, values, valid, faded)
+            faded = torch.cat([faded + from_start[:, :, n, -1], within[:, :, n, c - 1, :c]], dim=2)
+    return torch.cat(outputs, dim=2).to(v.dtype), {"k": keys, "v": values, "valid": valid, "fade": faded}

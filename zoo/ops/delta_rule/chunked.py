@@ -15,18 +15,22 @@ The first two read S and u by the same pair of matrices, [M; P] u + D [K; Q] S. 
 alike, u_t = S_{t-1}ᵀ a_t being what b_t writes, U − W S the solution for whatever S turns out to be:
 
     u_t − Σ_{s<t} (e^{c_{t-1} − c_s} ⊙ a_t)·b_s u_s = Σ_{s<t} (e^{c_{t-1} − c_s} ⊙ a_t)·k_s v_s + Sᵀ (e^{c_{t-1}} ⊙ a_t)
+
+Its decays stand inside the products of pairs: see `by_factors` and `by_halves`.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from zoo.ops import flops, forms, precision
 from zoo.ops.delta_rule import naive, official
-from zoo.ops.linear_attention.chunked import segments, split
+from zoo.ops.linear_attention.chunked import doubled, halves, segments, split
 from zoo.ops.step_by_step import finite, step_by_step
 
 LARGEST_EXPONENT = 40.0
@@ -73,9 +77,9 @@ def dplr(
     Args:
         log_decay: ln w_t ≤ 0 per channel; −inf forgets all.
         state: what to continue from; None for zero.
-        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it chunks are matmuls, short enough that no
-            factor overflows; without it, or where factors do because the promise is badly broken, steps follow one by
-            one.
+        floor: a number that no log decay is below (RWKV-7: −e^{−½}). With it the pairs of a chunk are one matmul, in
+            chunks short enough that no factor overflows; without it they are log₂ C matmuls. Where factors do overflow,
+            because the promise is badly broken, steps follow one by one.
     """
     inputs = q, k, v, a, b, log_decay
     B, H, T, K = q.shape
@@ -88,13 +92,16 @@ def dplr(
         S = q.new_zeros(B, H, K, v.shape[-1], dtype=wide) if state is None else state.to(wide)
         exact: Any = [x.to(wide) for x in inputs]
         form: Any = forms.choose("dplr", *exact, S)
-        if form is None and floor is not None:
-            safe = max(1, int(2 * LARGEST_EXPONENT / max(1e-9, -floor)))  # 1e-9 if NaN
-            form = partial(low_rank_chunked, C=min(LOW_RANK_CHUNK, T, safe))
-        if form is not None:
-            o, S = form(*exact, S)
-            if finite(o, S):
-                return o.to(v.dtype), S
+        if form is None:
+            C, pairs = min(LOW_RANK_CHUNK, T), by_factors
+            if floor is None:
+                C, pairs = 1 << (C.bit_length() - 1), by_halves
+            else:
+                C = min(C, max(1, int(2 * LARGEST_EXPONENT / max(1e-9, -floor))))  # 1e-9 if NaN
+            form = partial(low_rank_chunked, C=C, pairs=pairs)
+        o, S = form(*exact, S)
+    if finite(o, S):
+        return o.to(v.dtype), S
     return step_by_step(naive.dplr_naive, inputs, state)
 
 
@@ -132,30 +139,78 @@ def inverse(coupling: Float[Tensor, "*N C C"]) -> Float[Tensor, "*N C C"]:
     return torch.linalg.solve_triangular(coupling, eye, upper=False, unitriangular=True)
 
 
+class Pairs(NamedTuple):
+    """Of the steps in a chunk: a_t and q_t by b_s and k_s with the decay between them, for s < t and s ≤ t; and the log
+    decays from the chunk's start to what a_t and q_t read, and from behind a step to the chunk's end."""
+
+    ab: Float[Tensor, "B H N C C"]
+    ak: Float[Tensor, "B H N C C"]
+    qb: Float[Tensor, "B H N C C"]
+    qk: Float[Tensor, "B H N C C"]
+    to_a: Float[Tensor, "B H N C K"]
+    to_q: Float[Tensor, "B H N C K"]
+    to_end: Float[Tensor, "B H N C K"]
+
+
 def low_rank_chunked(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, log_decay: Tensor, S: Tensor, C: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    log_decay: Tensor,
+    S: Tensor,
+    C: int,
+    pairs: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Pairs],
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"]]:
-    """The diagonal-plus-low-rank rule in chunks of C steps, whose pairs (t, s) are products of two factors each."""
+    """The diagonal-plus-low-rank rule in chunks of C steps."""
     T = q.shape[2]
     q, k, V, a, b, g = (split(x, C) for x in (q, k, v, a, b, log_decay))
-    c = g.cumsum(-2)
-    earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}
-    middle = c[..., C // 2, None, :].detach()  # cancels: any value serves, the middle keeps both factors small
-    by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
-    ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
-    qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
-    to_end = (c[..., -1:, :] - c).exp()
-    both = torch.cat([ak @ V, -earlier.exp() * a], dim=-1)
+    ab, ak, qb, qk, to_a, to_q, to_end = pairs(q, k, a, b, g)
+    both = torch.cat([ak @ V, -to_a.exp() * a], dim=-1)
     both = torch.linalg.solve_triangular(-ab, both, upper=False, unitriangular=True)
     work = both.numel() * C  # C²/2 multiply-adds a column, and as many for the transposed solve
     flops.count("delta_rule", work)
     flops.count_backward(both, "delta_rule", work)
     U, W = both.split([V.shape[-1], a.shape[-1]], dim=-1)
-    added, kept, written = (to_end * k).mT @ V, c[..., -1, :, None].exp(), (to_end * b).mT
+    added, kept, written = (to_end.exp() * k).mT @ V, to_q[..., -1, :, None].exp(), (to_end.exp() * b).mT
     before, us = [], []
     for n in range(U.shape[2]):
         before.append(S)
         us.append(U[:, :, n] - W[:, :, n] @ S)
         S = kept[:, :, n] * S + written[:, :, n] @ us[-1] + added[:, :, n]
-    o = (c.exp() * q) @ torch.stack(before, dim=2) + qb @ torch.stack(us, dim=2) + qk @ V
+    o = (to_q.exp() * q) @ torch.stack(before, dim=2) + qb @ torch.stack(us, dim=2) + qk @ V
     return o.flatten(2, 3)[:, :, :T], S
+
+
+def by_factors(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> Pairs:
+    """In one matmul each: the decay of a pair is the product of two factors, of which one grows as decays sum up."""
+    c = g.cumsum(-2)
+    earlier = torch.cat([torch.zeros_like(c[..., :1, :]), c[..., :-1, :]], dim=-2)  # c_{t-1}
+    middle = c[..., c.shape[-2] // 2, None, :].detach()  # cancels; about the middle both factors stay small
+    by_a, by_q, undo = (earlier - middle).exp() * a, (c - middle).exp() * q, (middle - c).exp()
+    ab, ak = ((by_a @ (undo * x).mT).tril(-1) for x in (b, k))
+    qb, qk = ((by_q @ (undo * x).mT).tril() for x in (b, k))
+    return Pairs(ab, ak, qb, qk, earlier, c, c[..., -1:, :] - c)
+
+
+def by_halves(q: Tensor, k: Tensor, a: Tensor, b: Tensor, g: Tensor) -> Pairs:
+    """For any decay, in chunks of a power of two: the later half of a block meets the earlier one about its middle, and
+    no factor exceeds 1, as in `zoo.ops.linear_attention.chunked.halved`."""
+    C, size, rows, columns = g.shape[-2], 1, torch.stack([a, q], dim=-3), torch.stack([b, k], dim=-3)
+    own = q[..., None, :, :] * columns
+    blocks = torch.stack([torch.zeros_like(own), own], dim=-4).sum(-1)[..., None, None]  # (B, H, N, 2, 2, C, 1, 1)
+    from_start = torch.stack([torch.zeros_like(g), g], dim=-3)  # a reads before its step's decay, q behind it
+    total = g[..., None, :, :]
+    to_end = torch.zeros_like(total)
+    while size < C:
+        later = halves(rows, size)[1] * halves(from_start, size)[1].exp()
+        earlier = halves(columns, size)[0] * halves(to_end, size)[0].exp()
+        met = later[..., :, None, :, :, :] @ earlier[..., None, :, :, :, :].mT
+        first, second = blocks[..., 0::2, :, :], blocks[..., 1::2, :, :]
+        blocks = torch.cat([F.pad(first, (0, size)), torch.cat([met, second], dim=-1)], dim=-2)
+        from_start, to_end, total = doubled(from_start, to_end, total, size)
+        size *= 2
+    ab, ak, qb, qk = blocks.squeeze(-3).flatten(-4, -3).unbind(-3)
+    to_a, to_q = from_start.unbind(-3)
+    return Pairs(ab, ak, qb, qk, to_a, to_q, to_end.squeeze(-3))

@@ -1,11 +1,11 @@
 """Log-linear attention in chunks: one product of pairs within a chunk, one product of states for each level above.
 
-Levels up to log₂ C lie within a chunk of C steps, where λ_t[lev(t, s)] joins the decay between t and s. Above, blocks of
-1, 2, 4, … chunks meet the block before them, of which one state is left:
+Levels up to log₂ C lie within a chunk of C steps, where λ_t[lev(t, s)] multiplies the decay between t and s. Above them
+blocks of 1, 2, 4, … chunks read the block before their own, of which one state S is left:
 
-    o_t ← o_t + λ_t[l] e^{b_t} Sᵀ q_t,    b_t = ln a added up from the start of t's block
+    o_t ← o_t + λ_t[l] e^{b_t} Sᵀ q_t
 
-so that a sequence takes T C + T log₂(T/C) / 2 products of queries with a key or a row of a state.
+with b_t the log decays added up from the start of t's block: of each level half of the steps read a state.
 """
 
 import torch
@@ -27,7 +27,7 @@ CHUNK = 64
 
 
 @computes(naive.log_linear_attention)
-def log_linear_attention(q, k, v, log_decay, scales, state=None, mask=None):  # type: ignore[no-untyped-def]
+def log_linear_attention(q, k, v, log_decay, scales, state=None, valid=None):  # type: ignore[no-untyped-def]
     """For any T, in chunks from an empty state; from another, blocks begin anywhere, and steps follow one by one.
 
     Products run in bfloat16 where autocast says so or q, k and v have it.
@@ -37,26 +37,31 @@ def log_linear_attention(q, k, v, log_decay, scales, state=None, mask=None):  # 
     """
     check_shared("log_linear_attention", v, k)
     log_kernel("log_linear_attention", "torch")
-    T = q.shape[2]
-    if T == 1 or (state is not None and not state[1].is_meta and bool(state[1].any())):
-        return naive.log_linear_attention(q, k, v, log_decay, scales, state, mask)
+    T, L = q.shape[2], scales.shape[-1]
+    if T == 1 or L == 1 or not empty(state):  # of one level, the present step's, there is no past
+        return naive.log_linear_attention(q, k, v, log_decay, scales, state, valid)
     dtype = precision.matmul_dtype(q, k, v)
     dtype = torch.float32 if dtype is torch.float16 else dtype  # whose largest number sums over keys soon pass
     with precision.no_autocast(q.device):
         wide = precision.promote(q, k, v, log_decay, scales, *(state or ())[:1])
         g, scales = log_decay.to(wide), scales.to(wide)
-        if mask is not None:
-            k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (k, v))
-            g = g.masked_fill(~mask[:, None], 0)
+        if valid is not None:
+            k, v = (x.masked_fill(~valid[:, None, :, None], 0) for x in (k, v))
+            g = g.masked_fill(~valid[:, None], 0)
         C = min(CHUNK, 1 << (T.bit_length() - 1))
         o = chunked(q.to(dtype), k.to(dtype), v.to(dtype), g, scales, C)
         new = None
         if state is not None:
-            n = state[1] + (T if mask is None else mask.sum(1))
-            new = last_state(k.to(wide), v.to(wide), g, n, scales.shape[-1] - 1), n
+            n = state[1] + (T if valid is None else valid.sum(1))
+            new = last_state(k.to(wide), v.to(wide), g, n, L - 1), n
         if not finite(o, *(new or ())[:1]):
-            return naive.log_linear_attention(q, k, v, log_decay, scales, state, mask)
+            return naive.log_linear_attention(q, k, v, log_decay, scales, state, valid)
     return o.to(v.dtype), new
+
+
+def empty(state: tuple[Tensor, Tensor] | None) -> bool:
+    """Whether there is no past. On the meta device, where nobody can tell, there is none."""
+    return state is None or not any(bool(x.any()) for x in state if not x.is_meta)
 
 
 def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, scales: Tensor, C: int) -> Float[Tensor, "B H T V"]:

@@ -27,12 +27,12 @@ def log_linear_attention(
     log_decay: Float[Tensor, "B H T"],
     scales: Float[Tensor, "B H T L"],
     state: tuple[Float[Tensor, "B H L-1 K V"], Int[Tensor, " B"]] | None = None,
-    mask: Bool[Tensor, "B T"] | None = None,
+    valid: Bool[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B H T V"], tuple[Float[Tensor, "B H L-1 K V"], Int[Tensor, " B"]] | None]:
     """Outputs in v's dtype and, given a state, the next: the S_b, float32 at least, and n of each row.
 
-    `log_decay` is ln a_t ≤ 0, `scales` are λ_t. Each head of q and k serves H/G neighbouring ones of v. A masked step
-    is none: it is not counted, and leaves the state alone.
+    `log_decay` is ln a_t ≤ 0, `scales` are λ_t. Each head of q and k serves H/G neighbouring ones of v. `valid` is true
+    on the steps that count, which come first in each row; None for all. Outputs of the others are arbitrary.
     """
     dtype, outputs = promote(q, k, v, log_decay, scales, *(state or ())[:1]), []
     S, n = zero_state(q, v, scales, dtype) if state is None else (state[0].to(dtype), state[1])
@@ -48,8 +48,8 @@ def log_linear_attention(
         below, at = (pick[:, None, :, None, None] for pick in (buckets < carried[:, None], buckets == carried[:, None]))
         merged = now + torch.where(below, past, 0).sum(2)
         after = torch.where(at, past + merged[:, :, None], torch.where(below, 0, past))
-        S = after if mask is None else torch.where(mask[:, t, None, None, None, None], after, S)
-        n = n + (1 if mask is None else mask[:, t].to(n.dtype))
+        S = after if valid is None else torch.where(valid[:, t, None, None, None, None], after, S)
+        n = n + (1 if valid is None else valid[:, t].to(n.dtype))
     return torch.stack(outputs, dim=2), None if state is None else (S, n)
 
 

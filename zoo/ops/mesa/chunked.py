@@ -10,6 +10,7 @@ q − (G + diag λ) x, as G is symmetric. From there on torch goes.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,19 +58,24 @@ def mesa(
         return mesa_naive(q, k, v, beta, log_decay, ridge, state)
     with precision.no_autocast(q.device):
         wide = precision.promote(q, k, v, beta, log_decay, ridge, *(state or ()))
-        exact = (x.to(wide) for x in (q, k, v, beta, log_decay, ridge, *(state or zero(k, v))))
-        o, *after = by_conjugate_gradients(*exact, iterations)
+        exact: Any = (x.to(wide) for x in (q, k, v, beta, log_decay, ridge, *(state or zero(k, v))))
+        o, *after = by_conjugate_gradients(*exact, iterations=iterations)
     if finite(o, *after):
         return o.to(v.dtype), (after[0], after[1])
     return step_by_step(partial(mesa_naive, ridge=ridge), (q, k, v, beta, log_decay), state)
 
 
 def by_conjugate_gradients(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, ridge: Tensor, G: Tensor, S: Tensor, iterations: int
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, ridge: Tensor, G: Tensor, S: Tensor, *, iterations: int
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K K"], Float[Tensor, "B H K V"]]:
     """Outputs, and the final G and S."""
     written = beta[..., None] * k
-    solve = partial(conjugate_gradients, _product(k, written, g, ridge, G), iterations=iterations)
+    product = _product(k, written, g, ridge, G)
+
+    def solve(b: Tensor) -> Tensor:
+        with precision.no_autocast(b.device):  # which a backward pass may run under
+            return conjugate_gradients(product, b, iterations)
+
     x = solve(q)
     read, G = linear_attention(x, k, written, g, G.mT)  # which reads its state transposed
     residual = q - read - ridge[:, None] * x

@@ -31,7 +31,7 @@ def parallax(q, r, k, v, *, visible=None):  # type: ignore[no-untyped-def]
 
         def block(first: int, last: int) -> Tensor:
             Q, R = (x[:, :, first:last] for x in exact[:2])
-            K, V = (x[:, :, : S - T + last] for x in exact[2:])
+            K, V = (x[:, :, : max(0, S - T + last)] for x in exact[2:])
             seen = visible if visible is None or visible.shape[2] == 1 else visible[:, :, first:last]
             return parallax_naive(Q, R, K, V, visible=None if seen is None else seen[..., : K.shape[2]])
 

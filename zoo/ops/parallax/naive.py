@@ -20,11 +20,12 @@ def parallax(
 ) -> Float[Tensor, "B H T V"]:
     """Causal attention of T queries over S keys, the last T of which stand where the queries do.
 
-    `visible` narrows what a query sees to one key at least. Heads of k, and of v, may be fewer than those of q; each
-    then serves as many neighbouring query heads.
+    Query t sees keys up to t + S − T; `visible` narrows it. Heads of k, and of v, may be fewer than those of q; each
+    then serves as many neighbouring query heads. The output of a query that sees no key is 0.
     """
     k, v, seen = repeat(k, q.shape[1]), repeat(v, q.shape[1]), allowed(q, k, visible, causal=True)
     assert seen is not None
     p = (q.shape[-1] ** -0.5 * q @ k.mT).masked_fill(~seen, float("-inf")).softmax(-1)
+    p = p.masked_fill(~seen.any(-1, keepdim=True), 0)
     moved = (r @ k.mT).masked_fill(~seen, 0)
     return p * (1 + (p * moved).sum(-1, keepdim=True) - moved) @ v

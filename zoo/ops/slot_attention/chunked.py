@@ -56,10 +56,11 @@ def logits(
     z, size = pairs.diagonal(dim1=-2, dim2=-1)[..., None] * w, 1
     while size < C:
         # Of every block of 2·size steps, the pairs of a later step with an earlier one: (B, H, N, P, size, size).
-        later = pairs.unflatten(-2, (-1, 2, size))[..., 1, :, :].unflatten(-1, (-1, 2, size))[..., 0, :]
-        later = later.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
-        read = halves(from_start, size)[1].exp() * (later @ (halves(to_end, size)[0].exp() * halves(w, size)[0]))
-        z = z + torch.stack([torch.zeros_like(read), read], dim=-3).flatten(-4, -2)
+        crossing = pairs.unflatten(-2, (-1, 2, size))[..., 1, :, :].unflatten(-1, (-1, 2, size))[..., 0, :]
+        crossing = crossing.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+        read = halves(from_start, size)[1].exp() * (crossing @ (halves(to_end, size)[0].exp() * halves(w, size)[0]))
+        earlier, later = halves(z, size)
+        z = torch.stack([earlier, later + read], dim=-3).flatten(-4, -2)
         from_start, to_end, total = doubled(from_start, to_end, total, size)
         size *= 2
     before = []

@@ -22,22 +22,16 @@ CHUNK = 64
 
 @forms.computes(naive.softmax_delta_naive)
 @logged("softmax_delta")
-def softmax_delta(q, k, v, beta, valid=None, u=None):  # type: ignore[no-untyped-def]
-    """In float32 at least. On a CPU the naive form decides where a number is not finite.
-
-    Raises:
-        ValueError: there are not as many steps of u as keys before the first query.
-    """
-    T, past = q.shape[2], k.shape[2] - q.shape[2]
-    if past != (0 if u is None else u.shape[2]):
-        raise ValueError(f"softmax_delta: {past} keys before the first query, u has {0 if u is None else u.shape[2]}")
-    wide = precision.promote(q, k, v, beta, u)
+def softmax_delta(q, k, v, beta, valid=None, state=None):  # type: ignore[no-untyped-def]
+    """In float32 at least. On a CPU the naive form decides where a number is not finite."""
+    keys, U, seen, wide = naive.start(q, k, v, beta, valid, state)
+    T = q.shape[2]
     with precision.no_autocast(q.device):
-        Q, K, V, b = (x.to(wide) for x in (q.shape[3] ** -0.5 * q, k, v, beta[..., None]))
-        U = V[:, :, :0] if u is None else u.to(wide)
+        Q, K, V, b = (x.to(wide) for x in (q.shape[3] ** -0.5 * q.to(wide), keys, v, beta[..., None]))
         for first in range(0, T, CHUNK):
-            U = torch.cat([U, _chunk(slice(first, min(first + CHUNK, T)), Q, K, V, b, valid, U)], dim=2)
-    return finite_or(U, lambda: naive.softmax_delta_naive(q, k, v, beta, valid, u))
+            U = torch.cat([U, _chunk(slice(first, min(first + CHUNK, T)), Q, K, V, b, seen, U)], dim=2)
+    u = finite_or(U, lambda: naive.softmax_delta_naive(q, k, v, beta, valid, state)["u"])
+    return naive.Stored(k=keys, u=u, valid=seen)
 
 
 def _chunk(steps: slice, Q: Tensor, K: Tensor, V: Tensor, b: Tensor, valid: Tensor | None, U: Tensor) -> Tensor:

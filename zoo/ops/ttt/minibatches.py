@@ -56,28 +56,46 @@ def in_minibatches(
 ) -> tuple[Float[Tensor, "B H T V"], Float[Tensor, "B H K V"], Float[Tensor, "B H K V"], Int[Tensor, " B"]]:
     """z, and the three of what comes next."""
     B, H, T, K = q.shape
-    G, count = (torch.zeros_like(W), W.new_zeros(B, dtype=torch.long)) if under_way is None else under_way
-    N = -(-T // size) if under_way is None else -(-(T + size - 1) // size)
-    valid = T if mask is None else mask.sum(1, keepdim=True)
-    at = torch.arange(N * size, device=W.device) - count[:, None]  # which step stands there
-    inside = ((at >= 0) & (at < valid)).view(B, 1, N, size, 1)
     lines = torch.cat([q, k, y, rate[..., None], step.expand(B, H, T)[..., None]], dim=-1)
-    lines = F.pad(lines, (0, 0, 0, N * size - T)) if under_way is None else _taken(lines, at.clamp(0, T - 1))
-    Q, K_, Y, rate, step = lines.unflatten(2, (N, size)).split([K, K, y.shape[-1], 1, 1], dim=-1)
+    lines, inside, after = cut(lines, None if under_way is None else under_way[1], mask, size)
+    Q, K_, Y, rate, step = lines.split([K, K, y.shape[-1], 1, 1], dim=-1)
     rate, full = torch.where(inside, rate, 0), inside[..., -1:, :]  # where the last step is there, all are
-    first, weight, bias, before, written = G, weight[:, None], bias[:, None], [], []
-    for n in range(N):
+    first = G = torch.zeros_like(W) if under_way is None else under_way[0]
+    weight, bias, before, written = weight[:, None], bias[:, None], [], []
+    for n in range(K_.shape[2]):
         before.append(W)
         written.append(rate[:, :, n] * slopes(K_[:, :, n] @ W, Y[:, :, n], weight, bias, eps))
         G = G + K_[:, :, n].mT @ written[-1]
         W = W - torch.where(full[:, :, n], step[:, :, n, -1:], 0) * G
         G = torch.where(full[:, :, n], 0, G)
-    pairs = (Q @ K_.mT).tril() @ torch.stack(written, dim=2)
+    moved = (Q @ K_.mT).tril() @ torch.stack(written, dim=2)
     if under_way is not None:
-        pairs = pairs + F.pad(Q[:, :, :1] @ first[:, :, None], (0, 0, 0, 0, 0, N - 1))
-    z = (Q @ torch.stack(before, dim=2) - step * pairs).flatten(2, 3)
-    z = z[:, :, :T] if under_way is None else _taken(z, torch.arange(T, device=W.device) + count[:, None])
-    return z, W, G, ((count[:, None] + valid) % size)[:, 0]
+        moved = moved + F.pad(Q[:, :, :1] @ first[:, :, None], (0, 0, 0, 0, 0, moved.shape[2] - 1))
+    z = Q @ torch.stack(before, dim=2) - step * moved
+    return joined(z, T, None if under_way is None else under_way[1]), W, G, after
+
+
+def cut(
+    x: Float[Tensor, "B H T F"], count: Int[Tensor, " B"] | None, mask: Bool[Tensor, "B T"] | None, size: int
+) -> tuple[Float[Tensor, "B H N S F"], Bool[Tensor, "B 1 N S 1"], Int[Tensor, " B"]]:
+    """x in mini-batches of `size` steps; which of those are valid steps of x; how many of the last one came.
+
+    Where `count` steps of the first mini-batch came before, those of x begin behind them.
+    """
+    B, _, T, _ = x.shape
+    past = torch.zeros(B, 1, dtype=torch.long, device=x.device) if count is None else count[:, None]
+    valid = T if mask is None else mask.sum(1, keepdim=True)
+    N = -(-(T if count is None else T + size - 1) // size)
+    at = torch.arange(N * size, device=x.device) - past
+    x = F.pad(x, (0, 0, 0, N * size - T)) if count is None else _taken(x, at.clamp(0, T - 1))
+    inside = (at >= 0) & (at < valid)
+    return x.unflatten(2, (N, size)), inside.view(B, 1, N, size, 1), ((past + valid) % size)[:, 0]
+
+
+def joined(z: Float[Tensor, "B H N S F"], T: int, count: Int[Tensor, " B"] | None) -> Float[Tensor, "B H T F"]:
+    """Of mini-batches that `cut` made, the steps."""
+    z = z.flatten(2, 3)
+    return z[:, :, :T] if count is None else _taken(z, torch.arange(T, device=z.device) + count[:, None])
 
 
 def _taken(x: Float[Tensor, "B H S F"], at: Int[Tensor, "B T"]) -> Float[Tensor, "B H T F"]:

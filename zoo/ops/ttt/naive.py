@@ -1,9 +1,15 @@
-"""A linear model W that gradient descent trains on the tokens as they come, one at a time (Sun et al. 2024,
-arXiv:2407.04620, sections 2.4 and 2.6).
+"""A linear model that is trained on the tokens as they come, one at a time, by the slopes of
 
-    ℓ_t(W) = ½ |LN(Wᵀ k_t) − y_t|²,    G_t = Σ_{s ≤ t} η_s ∂ℓ_s/∂W at W,    z_t = (W − c_t G_t)ᵀ q_t
+    ℓ_t(W) = ½ |LN(Wᵀ k_t) − y_t|²
 
-where s runs over the tokens of a mini-batch, all of which see the W before it; behind its last token W ← W − c_t G_t.
+at the W before the mini-batch of t. By gradient descent (Sun et al. 2024, arXiv:2407.04620, sections 2.4 and 2.6),
+
+    G_t = Σ_{s ≤ t} η_s ∂ℓ_s/∂W,    z_t = (W − c_t G_t)ᵀ q_t
+
+with s in the mini-batch of t; behind its last token W ← W − c_t G_t. And with momentum and forgetting (Behrouz et al.
+2025, arXiv:2501.00663, section 3.1), where W is the M before the mini-batch:
+
+    S_t = η_t S_{t−1} − 2 θ_t ∂ℓ_t/∂W,    M_t = a_t M_{t−1} + S_t,    z_t = M_tᵀ q_t
 """
 
 from typing import TypeAlias
@@ -14,8 +20,9 @@ from torch import Tensor
 
 from zoo.ops.precision import promote
 
-Learner: TypeAlias = tuple[Float[Tensor, "B H K V"], Float[Tensor, "B H K V"], Int[Tensor, " B"]]
-"""W before the mini-batch that is under way, G so far, and how many of its tokens came."""
+Matrix: TypeAlias = Float[Tensor, "B H K V"]
+Count: TypeAlias = Int[Tensor, " B"]
+"""How many tokens of a mini-batch came."""
 
 
 def ttt_linear_naive(
@@ -26,14 +33,14 @@ def ttt_linear_naive(
     step: Float[Tensor, "#B #H T"],
     weight: Float[Tensor, "H V"],
     bias: Float[Tensor, "H V"],
-    W: Float[Tensor, "B H K V"],
-    under_way: tuple[Float[Tensor, "B H K V"], Int[Tensor, " B"]] | None = None,
+    W: Matrix,
+    under_way: tuple[Matrix, Count] | None = None,
     mask: Bool[Tensor, "B T"] | None = None,
     *,
     size: int,
     eps: float = 1e-6,
-) -> tuple[Float[Tensor, "B H T V"], Learner]:
-    """Every z_t in y's dtype, and what comes next, float32 at least.
+) -> tuple[Float[Tensor, "B H T V"], tuple[Matrix, Matrix, Count]]:
+    """Every z_t in y's dtype, and W, G and the count to continue from, float32 at least.
 
     Args:
         rate, step: η_t and c_t. weight, bias: of the layer norm LN, whose ε is `eps`.
@@ -55,6 +62,47 @@ def ttt_linear_naive(
         G = torch.where(full, 0, torch.where(valid[:, None, None, None], after, G))
         count = (count + valid) % size
     return torch.stack(outputs, dim=2), (W, G, count)
+
+
+def titans_linear_naive(
+    q: Float[Tensor, "B H T K"],
+    k: Float[Tensor, "B H T K"],
+    y: Float[Tensor, "B H T V"],
+    rate: Float[Tensor, "B H T"],
+    log_momentum: Float[Tensor, "B H T"],
+    log_decay: Float[Tensor, "B H T"],
+    weight: Float[Tensor, "H V"],
+    bias: Float[Tensor, "H V"],
+    M: Matrix,
+    under_way: tuple[Matrix, Matrix, Count] | None = None,
+    mask: Bool[Tensor, "B T"] | None = None,
+    *,
+    size: int,
+    eps: float = 1e-6,
+) -> tuple[Float[Tensor, "B H T V"], tuple[Matrix, Matrix, Matrix, Count]]:
+    """Every z_t in y's dtype, and M, S, W and the count to continue from, float32 at least.
+
+    Args:
+        rate: θ_t. log_momentum, log_decay: ln η_t and ln a_t ≤ 0; −inf forgets all.
+        weight, bias, mask, size, eps: as above.
+        under_way: S, and the W and the count of a mini-batch that began before; None where one begins now, without S.
+    """
+    dtype = promote(q, k, y, rate, log_momentum, log_decay, weight, bias, M, *(under_way or ())[:2])
+    M, weight, bias, outputs = M.to(dtype), weight.to(dtype), bias.to(dtype), []
+    S, W, count = (torch.zeros_like(M), M, _none(M)) if under_way is None else under_way
+    S, W = S.to(dtype), W.to(dtype)
+    for t in range(q.shape[2]):
+        q_t, k_t, y_t, rate_t = (x[:, :, t].to(dtype) for x in (q, k, y, rate))
+        eta, a = (x[:, :, t, None, None].to(dtype).exp() for x in (log_momentum, log_decay))
+        slope = 2 * rate_t[..., None] * slopes(_read(W, k_t), y_t, weight, bias, eps)
+        S_t = eta * S - k_t[..., :, None] * slope[..., None, :]
+        M_t = a * M + S_t
+        outputs.append(_read(M_t, q_t).to(y.dtype))
+        valid = torch.ones_like(count, dtype=torch.bool) if mask is None else mask[:, t]
+        S, M = (torch.where(valid[:, None, None, None], *both) for both in ((S_t, S), (M_t, M)))
+        W = torch.where((valid & (count == size - 1))[:, None, None, None], M, W)
+        count = (count + valid) % size
+    return torch.stack(outputs, dim=2), (M, S, W, count)
 
 
 def slopes(

@@ -143,6 +143,7 @@ def _untied(model: Model, names: dict[str, str]) -> dict[str, str]:
 def _gpt2_config(model: Model) -> dict[str, Any]:
     recipe, shape = model.recipe, model.shape
     channel, _ = _require("GPT-2", model, channel="mlp", positions="learned", norms=LAYER_NORMS)
+    _refuse_later_options("GPT-2", model)
     if not channel.get("bias", True):
         raise PretrainedError("transformers' GPT-2 has no channel mlp without biases")
     return {
@@ -160,6 +161,7 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
 def _llama_config(model: Model) -> dict[str, Any]:
     recipe, shape = model.recipe, model.shape
     channel, turning = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
+    _refuse_later_options("Llama", model)
     if turning.get("convention", "half") != "half" or turning.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
     attention = _mixers(model)[0]
@@ -253,6 +255,14 @@ def _require(
         if value not in allowed:
             raise PretrainedError(f"transformers' {family} has no {option} {value}; only {' or '.join(allowed)}")
     return own_channel.options, own_positions.options
+
+
+def _refuse_later_options(family: str, model: Model) -> None:
+    """Refuse what attention of later models has."""
+    attention = model.recipe.mixers[0].options
+    for option in ("head_dim", "qk_norm", "gate", "sinks"):
+        if attention.get(option):
+            raise PretrainedError(f"transformers' {family} has no {option}")
 
 
 def _mixers(model: Model) -> list[Any]:

@@ -1,0 +1,40 @@
+"""Slots, and log-linear attention, against recorded official code in float64."""
+
+import torch
+
+from zoo.architectures.gated_slot_attention import GatedSlotAttention
+from zoo.contract import LayerContext
+from zoo.ops.log_linear_attention import log_linear_attention, log_linear_attention_naive
+
+from .compare import in_pieces, leaves
+
+
+def test_slots(oracle, frontier_parity):
+    """Outputs, gradients, and the slots after the last step, by one pass and step by step."""
+    recorded, inputs = frontier_parity("fla_gsa_layer")
+    x = inputs["input"]
+    mixer = GatedSlotAttention(LayerContext(width=24, length=37), heads=3, num_slots=5).double()
+    mixer.load_state_dict({name: value for name, value in inputs.items() if name != "input"})
+    proof = oracle("gated_slot_attention", "flash-linear-attention, GatedSlotAttention and its state (recorded)")
+    proof.recorded(mixer(x)[0], recorded, leaves(mixer, input=x), 1e-12, 1e-11)
+    whole = mixer(x, state=mixer.init_state(len(x), device="cpu", dtype=x.dtype))
+    for y, state in (whole, in_pieces(mixer, x)):
+        proof.outputs(y, recorded["output"], 1e-12)
+        proof.outputs(state["K"], recorded["state.final.k"], 1e-12)
+        proof.outputs(state["V"], recorded["state.final.v"], 1e-12)
+
+
+def test_log_linear_attention(oracle, frontier_parity):
+    recorded, inputs = frontier_parity("fla_log_linear_attn")
+    q, k, v, g, scales = (inputs[name].transpose(1, 2) for name in ("q", "k", "v", "g", "level_scales"))
+    proof = oracle("log_linear_mamba2", "flash-linear-attention, naive_log_linear_attn (recorded)")
+    for op in (log_linear_attention, log_linear_attention_naive):
+        o, state = op(q, k, v, g, scales)
+        assert state is None
+        proof.recorded(o.transpose(1, 2), recorded, inputs, 1e-12, 1e-11)
+    half = torch.zeros(2, 3, 6, 8, 12, dtype=torch.float64), torch.zeros(2, dtype=torch.long)
+    pieces = []
+    for at in (slice(0, 20), slice(20, 37)):
+        o, half = log_linear_attention(*(x[:, :, at] for x in (q, k, v, g, scales)), half)
+        pieces.append(o)
+    proof.outputs(torch.cat(pieces, dim=2).transpose(1, 2), recorded["output"], 1e-12)
