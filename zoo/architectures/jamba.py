@@ -44,8 +44,8 @@ def jamba(
 ) -> Recipe:
     """Jamba: Mamba in seven layers of eight, attention in the fifth, and a mixture of experts in every other layer.
 
-    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. The hidden width
-    of an MLP, and of each expert, is `mlp_expand` times the width. `d_state` to `dt_rank` are of Mamba.
+    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. The hidden
+    width of an MLP, and of each expert, is `mlp_expand` times the width. `d_state` to `dt_rank` are of Mamba.
     """
     at_least_one("jamba", attn_layer_period=attn_layer_period, expert_layer_period=expert_layer_period)
     mamba = Part(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank, inner_norms=True)

@@ -92,7 +92,9 @@ class Mamba2(Mixer):
         d_ssm = inner if d_ssm is None else d_ssm
         headdim = math.gcd(64, d_ssm) if headdim is None else headdim
         norm_groups = ngroups if norm_groups is None else norm_groups
-        at_least_one("mamba2", d_state=d_state, d_conv=d_conv, expand=expand, headdim=headdim, d_ssm=d_ssm)
+        at_least_one(
+            "mamba2", d_state=d_state, d_conv=d_conv, headdim=headdim, d_ssm=d_ssm, **{"expand · width": inner}
+        )
         at_least_one("mamba2", ngroups=ngroups, norm_groups=norm_groups, chunk_size=chunk_size)
         if d_ssm > inner:
             raise ValueError(f"mamba2: d_ssm {d_ssm} is more than the {inner} channels there are")

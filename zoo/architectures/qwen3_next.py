@@ -23,6 +23,7 @@ from zoo.types import Part, Recipe
         "experts are balanced by DeepSeek-V3's correction, not by an auxiliary loss",
         "heads of the delta rule are by default gated_delta_net's, ¾ of the width with values twice as wide; "
         "officially all of it, and twice as many heads of values",
+        "ε of the norm behind the delta rule is 10⁻⁵, officially 10⁻⁶",
         "the base of rotations is 10⁴, officially 10⁷; no multi-token prediction",
         "weights of the norms of queries and keys start at 1, officially 1 + w from w = 0",
     ),
@@ -37,6 +38,7 @@ def qwen3_next(
     delta_head_dim: int | None = None,
     expand_v: float = 2.0,
     conv_size: int = 4,
+    norm_eps: float = 1e-5,
     experts: int = 8,
     top_k: int = 2,
     layer_types: tuple[LayerType, ...] = PATTERN,
@@ -44,7 +46,7 @@ def qwen3_next(
     """Qwen3-Next: Gated DeltaNet in three layers of four, gated attention in the fourth, and a mixture of experts.
 
     `heads`, `kv_heads` and `head_dim` are those of attention. The delta rule has as many heads where `delta_heads` is
-    None; `zoo.architectures.gated_delta_net` has its other options.
+    None; `zoo.architectures.gated_delta_net` has its other options, up to `norm_eps`.
     """
     kinds = {
         "linear_attention": Part(
@@ -54,7 +56,7 @@ def qwen3_next(
             head_dim=delta_head_dim,
             expand_v=expand_v,
             conv_size=conv_size,
-            norm_eps=1e-6,
+            norm_eps=norm_eps,
         ),
         "full_attention": Part(
             Attention, heads=heads, kv_heads=kv_heads, head_dim=head_dim, bias=False, qk_norm=True, gate=True

@@ -29,9 +29,8 @@ class Embedding(nn.Module):
             raise ValueError(f"unknown embedding {recipe.embedding!r}; known: {', '.join(EMBEDDINGS)}")
         self.scale = context.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
         rwkv = recipe.embedding in ("rwkv4", "rwkv5")
-        self.norm = nn.LayerNorm(context.width) if rwkv else nn.Identity()
-        if recipe.embedding == "normed":
-            self.norm = make_norm(recipe.norm, context.width)
+        normed = recipe.embedding == "normed"
+        self.norm = nn.LayerNorm(context.width) if rwkv else make_norm(recipe.norm if normed else "none", context.width)
         self.positions = absolute(recipe.positions, context)
         self.dropout = nn.Dropout(recipe.dropout)
         if isinstance(self.table, nn.Embedding):

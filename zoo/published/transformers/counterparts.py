@@ -83,7 +83,10 @@ def of(model: Model) -> Counterpart:
 
 def build_arguments(config: Any) -> tuple[str, Shape, dict[str, Any]]:
     """Architecture, shape and options for `zoo.build`, by a config of transformers."""
-    readers = {"gpt2": ("gpt2", _gpt2_options), "llama": ("transformer_pp", _llama_options)}
+    readers: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+        "gpt2": ("gpt2", _gpt2_options),
+        "llama": ("transformer_pp", _llama_options),
+    }
     readers |= {family: (hybrid.architecture, hybrid.options) for family, hybrid in HYBRIDS.items()}
     if config.model_type not in readers:
         *most, last = readers

@@ -45,7 +45,7 @@ def options(config: Any) -> dict[str, Any]:
 
 def prepare(config: Any, weights: Weights) -> None:
     """Multipliers become factors of the weights."""
-    inward, gate, down = config.attention_in_multiplier, *config.mlp_multipliers
+    inward, (gate, down) = config.attention_in_multiplier, config.mlp_multipliers
     z, x, B, C, dt = (config.ssm_in_multiplier * factor for factor in config.ssm_multipliers)
     both, H, inner = config.mamba_n_groups * config.mamba_d_state, config.mamba_n_heads, _falcon_channels(config)
     rows = torch.tensor([z, x, B, C, dt]).repeat_interleave(torch.tensor([inner, inner, both, both, H]))

@@ -46,6 +46,7 @@ def options(config: Any) -> dict[str, Any]:
         "kv_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
         **delta(config),
+        "norm_eps": config.rms_norm_eps,
         "layer_types": config.layer_types,
         "channel": {"moe": mixture(config, config.num_experts, shared=shared, shared_gate=True)},
         "positions": rope(config),
