@@ -2,7 +2,8 @@
 
 A cache has one part for each layer of its model: keys and values of every step (`k`, `v`), the last inputs of short
 convolutions (`conv0`, …), states of recurrences (`recurrent0`, …), several of these, or nothing. MiniMax keeps its
-recurrences in a list beside the layers (`linear`), xLSTM three tensors for each layer (`C`, `n`, `m`) and no layers.
+recurrences in a list beside the layers (`linear`), xLSTM three tensors for each layer (`C`, `n`, `m`) and no layers,
+and transformers before 4.54 two lists of keys and values.
 """
 
 import copy
@@ -13,7 +14,9 @@ from torch import Tensor
 
 CACHES = ("DynamicCache", "MiniMaxCache", "xLSTMCache")
 LAYERS = ("DynamicLayer", "LinearAttentionLayer", "LinearAttentionAndFullAttentionLayer", "DummyLayer")
-"""Classes of which everything is known that a model reads again."""
+"""Classes of which is known all that a model reads again: no window, whose place in time is a number of its own."""
+LISTS = ("linear_cache", "rnn_state", "key_cache", "value_cache")
+"""Where caches hold tensors beside their layers."""
 Tensors: TypeAlias = dict[str, dict[str, Tensor]]
 """By the number of the layer, by name."""
 
@@ -36,9 +39,9 @@ def template(cache: Any) -> Any:
         made.layers = [copy.copy(layer) for layer in cache.layers]
         for layer in made.layers:
             vars(layer).update({k: dict(v) for k, v in vars(layer).items() if isinstance(v, dict)})
-    for name in ("linear_cache", "rnn_state"):
-        if hasattr(cache, name):
-            setattr(made, name, _lists(getattr(cache, name)))
+    for name in LISTS:
+        if name in vars(cache):
+            setattr(made, name, _lists(vars(cache)[name]))
     for _, _, holder, key in _places(made):
         holder[key] = holder[key].new_empty(0)
     return made
@@ -68,6 +71,9 @@ def _places(cache: Any) -> Iterator[tuple[str, str, Any, Any]]:
             for j, x in held.get(f"{kind}_states", {}).items():
                 if x is not None:
                     yield str(i), f"{kind}{j}", held[f"{kind}_states"], j
+    for i in range(len(vars(cache).get("key_cache", ()))):
+        yield str(i), "k", cache.key_cache, i
+        yield str(i), "v", cache.value_cache, i
     for i, x in enumerate(getattr(cache, "linear_cache", ())):
         if isinstance(x, Tensor):
             yield str(i), "linear", cache.linear_cache, i
