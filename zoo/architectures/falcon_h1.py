@@ -20,8 +20,8 @@ from zoo.layers.side_by_side import Sum
     "Performance, arXiv:2507.22448",
     source="https://github.com/huggingface/transformers (models/falcon_h1)",
     deviations=(
-        "no multipliers (µP): all are 1",
-        "the Mamba-2 half has as many channels as the model is wide, officially 1 to 1½ times as many",
+        "no multipliers (µP): they are factors of the weights",
+        "the Mamba-2 half has as many channels as the model is wide by default, officially 1 to 1½ times as many",
         "the base of rotations is 10⁴, officially 10¹¹",
         "initial values are those of mamba2 and transformer_pp; officially A = −1 … −H and Δ's bias 1",
     ),
@@ -36,7 +36,9 @@ class FalconH1(Sum):
 
     Args:
         kv_heads: heads of keys and values, each shared by heads / kv_heads query heads.
-        d_state, headdim, ngroups: see `zoo.architectures.mamba2`. mamba_rms_norm: norm the gated outputs of Mamba-2.
+        head_dim: features of a head of attention; None for the width over heads.
+        d_state, d_conv, headdim, ngroups, expand, dt_limit: see `zoo.architectures.mamba2`.
+        mamba_rms_norm: norm the gated outputs of Mamba-2, with `mamba_norm_before_gate` its outputs before the gate.
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
@@ -48,14 +50,30 @@ class FalconH1(Sum):
         *,
         heads: int = 4,
         kv_heads: int = 1,
+        head_dim: int | None = None,
         d_state: int = 128,
+        d_conv: int = 4,
         headdim: int | None = None,
         ngroups: int = 1,
+        expand: float = 1,
+        dt_limit: tuple[float, float] | None = None,
         mamba_rms_norm: bool = False,
+        mamba_norm_before_gate: bool = False,
     ) -> None:
-        space = Mamba2(context, d_state=d_state, headdim=headdim, ngroups=ngroups, expand=1, rmsnorm=mamba_rms_norm)
-        super().__init__([Attention(context, heads=heads, kv_heads=kv_heads, bias=False), space])
+        attention = Attention(context, heads=heads, kv_heads=kv_heads, head_dim=head_dim, bias=False)
+        space = Mamba2(
+            context,
+            d_state=d_state,
+            d_conv=d_conv,
+            headdim=headdim,
+            ngroups=ngroups,
+            expand=expand,
+            dt_limit=dt_limit,
+            rmsnorm=mamba_rms_norm,
+            norm_before_gate=mamba_norm_before_gate,
+        )
+        super().__init__([attention, space])
 
     @classmethod
-    def width_multiple(cls, *, heads: int, **_: object) -> int:
-        return 2 * heads  # rotations turn pairs of features
+    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: object) -> int:
+        return 2 * heads if head_dim is None else 1  # rotations turn pairs of features

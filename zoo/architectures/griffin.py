@@ -25,8 +25,18 @@ from zoo.types import Part, Recipe
         "attention and MLP start their last projection at 1/√(2·depth·fan_in), the official code at twice that",
     ),
 )
-def griffin(*, heads: int = 4, window: int | None = None, lru_width: int | None = None, d_conv: int = 4) -> Recipe:
-    """Griffin: two blocks of the RG-LRU, then one of local multi-query attention, each with a gated GELU MLP."""
+def griffin(
+    *,
+    heads: int = 4,
+    window: int | None = None,
+    lru_width: int | None = None,
+    d_conv: int = 4,
+    cap_logits: bool = False,
+) -> Recipe:
+    """Griffin: two blocks of the RG-LRU, then one of local multi-query attention, each with a gated GELU MLP.
+
+    With `cap_logits` a logit y is 30 tanh(y / 30) (RecurrentGemma).
+    """
     recurrent = Part(RecurrentBlock, heads=heads, lru_width=lru_width, d_conv=d_conv)
     local = Part(LocalAttention, heads=heads, window=window, kv_heads=1, bias=False)
     return Recipe(
@@ -35,5 +45,6 @@ def griffin(*, heads: int = 4, window: int | None = None, lru_width: int | None 
         residual="pre",
         norm="rms_one",
         positions=Part("rope", fraction=0.5),
+        head="capped" if cap_logits else "linear",
         width_multiple=4 * heads,  # half of each head turns, in pairs
     )

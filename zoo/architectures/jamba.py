@@ -7,9 +7,13 @@
 `zoo.architectures.mamba` has Δ, B and C, here each behind an RMSNorm. Attention has no positions.
 """
 
+import math
+from typing import Literal
+
 from zoo.architectures import register
 from zoo.architectures.mamba import Mamba
 from zoo.layers.attention import Attention
+from zoo.layers.ranges import at_least_one
 from zoo.types import Part, Recipe
 
 
@@ -22,15 +26,36 @@ from zoo.types import Part, Recipe
         "experts are balanced by DeepSeek-V3's correction, not by an auxiliary loss",
     ),
 )
-def jamba(*, heads: int = 4, kv_heads: int = 1, experts: int = 8, top_k: int = 2, d_state: int = 16) -> Recipe:
-    """Jamba: Mamba in seven layers of eight, attention in the fifth, and a mixture of experts in every other layer."""
-    mamba = Part(Mamba, d_state=d_state, inner_norms=True)
+def jamba(
+    *,
+    heads: int = 4,
+    kv_heads: int = 1,
+    experts: int = 8,
+    top_k: int = 2,
+    mlp_expand: float = 8 / 3,
+    d_state: int = 16,
+    d_conv: int = 4,
+    expand: float = 2.0,
+    dt_rank: int | Literal["auto"] = "auto",
+    attn_layer_period: int = 8,
+    attn_layer_offset: int = 4,
+    expert_layer_period: int = 2,
+    expert_layer_offset: int = 1,
+) -> Recipe:
+    """Jamba: Mamba in seven layers of eight, attention in the fifth, and a mixture of experts in every other layer.
+
+    Attention stands in layers l with l mod `attn_layer_period` = `attn_layer_offset`, experts likewise. The hidden
+    width of an MLP, and of each expert, is `mlp_expand` times the width. `d_state` to `dt_rank` are of Mamba.
+    """
+    at_least_one("jamba", attn_layer_period=attn_layer_period, expert_layer_period=expert_layer_period)
+    mamba = Part(Mamba, d_state=d_state, d_conv=d_conv, expand=expand, dt_rank=dt_rank, inner_norms=True)
     attention = Part(Attention, heads=heads, kv_heads=kv_heads, bias=False)
-    plain = Part("glu", activation="silu", expand=8 / 3)
-    mixture = Part("moe", experts=experts, top_k=top_k, shared=0, expand=8 / 3, score="softmax", normalise=False)
+    plain = Part("glu", activation="silu", expand=mlp_expand)
+    mixture = Part("moe", experts=experts, top_k=top_k, shared=0, expand=mlp_expand, score="softmax", normalise=False)
+    layers = range(math.lcm(attn_layer_period, expert_layer_period))
     return Recipe(
-        (mamba,) * 4 + (attention,) + (mamba,) * 3,
-        channel=(plain, mixture) * 4,
+        tuple(attention if i % attn_layer_period == attn_layer_offset else mamba for i in layers),
+        channel=tuple(mixture if i % expert_layer_period == expert_layer_offset else plain for i in layers),
         residual="pre",
         norm="rms",
         depth=8,

@@ -69,7 +69,7 @@ class Mamba2(Mixer):
         *,
         d_state: int = 128,
         d_conv: int = 4,
-        expand: int = 2,
+        expand: float = 2,
         headdim: int | None = None,
         ngroups: int = 1,
         d_ssm: int | None = None,
@@ -88,11 +88,13 @@ class Mamba2(Mixer):
         chunk_size: int = 64,
     ) -> None:
         super().__init__(context)
-        inner = expand * context.width
+        inner = int(expand * context.width)
         d_ssm = inner if d_ssm is None else d_ssm
         headdim = math.gcd(64, d_ssm) if headdim is None else headdim
         norm_groups = ngroups if norm_groups is None else norm_groups
-        at_least_one("mamba2", d_state=d_state, d_conv=d_conv, expand=expand, headdim=headdim, d_ssm=d_ssm)
+        at_least_one(
+            "mamba2", d_state=d_state, d_conv=d_conv, headdim=headdim, d_ssm=d_ssm, **{"expand · width": inner}
+        )
         at_least_one("mamba2", ngroups=ngroups, norm_groups=norm_groups, chunk_size=chunk_size)
         if d_ssm > inner:
             raise ValueError(f"mamba2: d_ssm {d_ssm} is more than the {inner} channels there are")
@@ -123,9 +125,9 @@ class Mamba2(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     @classmethod
-    def width_multiple(cls, *, headdim: int | None, ngroups: int, expand: int, **_: Any) -> int:
+    def width_multiple(cls, *, headdim: int | None, ngroups: int, expand: float, **_: Any) -> int:
         inner = (headdim or 1) * ngroups  # what expand · width must be a multiple of
-        return inner // math.gcd(inner, expand) if inner > 0 and expand > 0 else 1
+        return inner // math.gcd(inner, int(expand)) if inner > 0 and expand > 0 and expand == int(expand) else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

@@ -12,6 +12,7 @@ eigenvalues may be negative. Attention norms its queries and keys and has no pos
 from zoo.architectures import register
 from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.layers.attention import Attention
+from zoo.layers.patterns import PATTERN, LayerType
 from zoo.types import Part, Recipe
 
 
@@ -19,19 +20,40 @@ from zoo.types import Part, Recipe
     family="hybrids",
     paper="Ai2 2026, OLMo Hybrid (the release of the weights)",
     source="https://github.com/huggingface/transformers (models/olmo_hybrid)",
-    deviations=(
-        "queries and keys are normed head by head, officially over all heads at once",
-        "heads of the delta rule are gated_delta_net's, ¾ of the width with values twice as wide",
-        "the SwiGLU is 8/3 times as wide, officially 2.87",
-    ),
+    deviations=("the SwiGLU is 8/3 times as wide by default, officially 2.87",),
 )
-def olmo_hybrid(*, heads: int = 4, kv_heads: int | None = None) -> Recipe:
-    """OLMo Hybrid: Gated DeltaNet with negative eigenvalues in three layers of four, attention in the fourth."""
-    delta = Part(GatedDeltaNet, heads=heads, allow_neg_eigval=True)
-    attention = Part(Attention, heads=heads, kv_heads=kv_heads, bias=False, qk_norm=True)
+def olmo_hybrid(
+    *,
+    heads: int = 4,
+    kv_heads: int | None = None,
+    delta_heads: int | None = None,
+    delta_value_heads: int | None = None,
+    delta_head_dim: int | None = None,
+    expand_v: float = 2.0,
+    conv_size: int = 4,
+    allow_neg_eigval: bool = True,
+    layer_types: tuple[LayerType, ...] = PATTERN,
+) -> Recipe:
+    """OLMo Hybrid: Gated DeltaNet with negative eigenvalues in three layers of four, attention in the fourth.
+
+    `heads` and `kv_heads` are those of attention. The delta rule has as many heads where `delta_heads` is None;
+    `zoo.architectures.gated_delta_net` has its other options.
+    """
+    kinds = {
+        "linear_attention": Part(
+            GatedDeltaNet,
+            heads=heads if delta_heads is None else delta_heads,
+            value_heads=delta_value_heads,
+            head_dim=delta_head_dim,
+            expand_v=expand_v,
+            conv_size=conv_size,
+            allow_neg_eigval=allow_neg_eigval,
+        ),
+        "full_attention": Part(Attention, heads=heads, kv_heads=kv_heads, bias=False, qk_norm="full"),
+    }
     return Recipe(
-        (delta, delta, delta, attention),
+        tuple(kinds[kind] for kind in layer_types),
         channel=Part("glu", activation="silu", expand=8 / 3),
-        residual=("pre", "pre", "pre", "reordered"),
+        residual=tuple({"linear_attention": "pre", "full_attention": "reordered"}[kind] for kind in layer_types),
         norm="rms",
     )

@@ -7,7 +7,7 @@ Decoding keeps every past key and value: a state of 2·T·D numbers per layer, o
 Options are those of later models: RMSNorm of queries and keys, a gate on the heads, sinks.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,8 @@ class Attention(MultiHead):
             arXiv:2305.13245); None for as many as queries have.
         head_dim: d_h; None for width / heads.
         scale: of the scores; None for 1/√d_h. T5 has 1.
-        qk_norm: RMSNorm of each query and key before it turns, weights shared by the heads (Qwen3, arXiv:2505.09388).
+        qk_norm: RMSNorm of each query and key before it turns, weights shared by the heads (Qwen3, arXiv:2505.09388);
+            "full" over all heads at once (OLMo 2, arXiv:2501.00656).
         gate: heads times σ(x W_G), feature by feature, before W_O (Qiu et al. 2025, arXiv:2505.06708, position G₁).
         sinks: a learned score for each head beside those of the keys, without a value (gpt-oss, arXiv:2508.10925).
     """
@@ -49,7 +50,7 @@ class Attention(MultiHead):
         head_dim: int | None = None,
         bias: bool = True,
         scale: float | None = None,
-        qk_norm: bool = False,
+        qk_norm: bool | Literal["full"] = False,
         gate: bool = False,
         sinks: bool = False,
     ) -> None:
@@ -60,7 +61,9 @@ class Attention(MultiHead):
         D, d = context.width, self.head_width
         self.qkv = Linear(D, (heads + 2 * self.kv_heads) * d, bias=bias)
         self.out = Linear(heads * d, D, bias=bias)
-        self.q_norm, self.k_norm = (RMSNorm(d, eps=1e-6) if qk_norm else None for _ in range(2))
+        self.normed_together = qk_norm == "full"
+        widths = (heads * d, self.kv_heads * d) if self.normed_together else (d, d)
+        self.q_norm, self.k_norm = (RMSNorm(width, eps=1e-6) if qk_norm else None for width in widths)
         self.gate = Linear(D, heads * d, bias=bias) if gate else None
         self.sinks = nn.Parameter(torch.empty(heads)) if sinks else None
 
@@ -72,7 +75,10 @@ class Attention(MultiHead):
         T = x.shape[1]
         now, features = steps(state, T, x.device), self.qkv(x)
         turns = [self.positions.turn(now, features.dtype, key=key) for key in (False, True)]
-        if self.q_norm is None or self.k_norm is None:
+        if self.normed_together and self.q_norm is not None and self.k_norm is not None:
+            q, k, v = features.split([self.out.in_features] + 2 * [self.kv_heads * self.head_width], dim=-1)
+            features = torch.cat([self.q_norm(q), self.k_norm(k), v], dim=-1)
+        if self.normed_together or self.q_norm is None or self.k_norm is None:
             q, k, v = split(features, self.heads, self.kv_heads, *turns)
         else:
             q, k, v = split(features, self.heads, self.kv_heads)

@@ -183,7 +183,7 @@ def _from_transformers(config: Mapping[str, Any], family: str, where: str) -> di
     options = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
     if family == "mamba2":
         options.setdefault("ngroups", 8)  # Mamba2Config's default
-        options |= _limit(config.get("time_step_limit"))
+        options |= limit(config.get("time_step_limit"))
     return {"architecture": family, "norm": NORMS[family, eps], **options}
 
 
@@ -202,7 +202,7 @@ def _from_mamba_ssm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         if present:
             raise PretrainedError(f"{where}: {what} is not supported")
     options = {key: value for key, value in layer.items() if key in known}
-    options |= _limit(options.pop("dt_limit", None))
+    options |= limit(options.pop("dt_limit", None))
     sizes = {"d_model": "width", "n_layer": "depth"}
     options |= {ours: config[theirs] for theirs, ours in sizes.items() if theirs in config}
     if "vocab_size" in config:
@@ -211,7 +211,7 @@ def _from_mamba_ssm(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"architecture": LAYERS[kind], **options}
 
 
-def _limit(given: Any) -> dict[str, Any]:
+def limit(given: Any) -> dict[str, Any]:
     """The bounds of Δ, if any, as finite numbers; transformers writes ∞ as {"__float__": "Infinity"}."""
     if given is None:
         return {}

@@ -181,7 +181,7 @@ def test_through_our_modules(tmp_path, family, options):
 @pytest.mark.parametrize(
     ("family", "options", "words"),
     [
-        ("mixtral", {}, "through=zoo opens gpt2 and llama, not mixtral"),
+        ("mixtral", {}, "and recurrent_gemma, not mixtral"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "no scale_attn_by_inverse_layer_idx True"),
         ("gpt2", {"layer_norm_epsilon": 1e-4}, "no layer_norm_epsilon 0.0001"),
         ("gpt2", {"activation_function": "mish"}, "no activation_function 'mish'"),

@@ -56,15 +56,24 @@ class SequenceModel(Model):
         return y, {"position": position + moved, "backbone": after}
 
 
+class Capped(nn.Linear):
+    """c tanh(y / c) of the linear layer's y, with c = 30 (RecurrentGemma; Gemma 2, arXiv:2408.00118, section 2)."""
+
+    cap = 30.0
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        return self.cap * torch.tanh(super().forward(x) / self.cap)
+
+
 def make_head(recipe: Recipe, width: int, outputs: int, *, bias: bool) -> nn.Linear:
-    """The output projection: N(0, 0.02), or as RWKV-4 does: orthogonal with gain ½√max(1, V/D)."""
-    head = nn.Linear(width, outputs, bias=bias)
+    """The output projection: N(0, 0.02), or as RWKV-4 does: orthogonal with gain ½√max(1, V/D). See also `Capped`."""
+    head = (Capped if recipe.head == "capped" else nn.Linear)(width, outputs, bias=bias)
     if recipe.head == "rwkv4":
         nn.init.orthogonal_(head.weight, gain=0.5 * max(1.0, outputs / width) ** 0.5)
-    elif recipe.head == "linear":
+    elif recipe.head in ("linear", "capped"):
         nn.init.normal_(head.weight, std=0.02)
     else:
-        raise ValueError(f"unknown head {recipe.head!r}; known: linear, rwkv4")
+        raise ValueError(f"unknown head {recipe.head!r}; known: linear, capped, rwkv4")
     if bias:
         nn.init.zeros_(head.bias)
     return head

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from zoo.contract import LayerContext, Recipe
 from zoo.inputs import check_tokens
 from zoo.layers.linear import table_
+from zoo.layers.norms import make_norm
 from zoo.layers.positions import absolute
 
-EMBEDDINGS = ("normal", "scaled", "unit", "rwkv4", "rwkv5")
+EMBEDDINGS = ("normal", "scaled", "unit", "normed", "rwkv4", "rwkv5")
 
 
 class Embedding(nn.Module):
@@ -17,6 +18,7 @@ class Embedding(nn.Module):
 
     The table starts by `Recipe.embedding`:
         normal: N(0, 1/D). scaled: the same, and inputs are multiplied by √D. unit: N(0, 1), where no norm follows.
+        normed: N(0, 1/D), and the Recipe's norm.
         rwkv4: orthogonal with gain 1e-4·√max(V, D), and a LayerNorm. rwkv5: uniform within ±1e-4, and a LayerNorm.
     """
 
@@ -27,7 +29,8 @@ class Embedding(nn.Module):
             raise ValueError(f"unknown embedding {recipe.embedding!r}; known: {', '.join(EMBEDDINGS)}")
         self.scale = context.width**0.5 if recipe.embedding == "scaled" and vocab else 1.0
         rwkv = recipe.embedding in ("rwkv4", "rwkv5")
-        self.norm = nn.LayerNorm(context.width) if rwkv else nn.Identity()
+        normed = recipe.embedding == "normed"
+        self.norm = nn.LayerNorm(context.width) if rwkv else make_norm(recipe.norm if normed else "none", context.width)
         self.positions = absolute(recipe.positions, context)
         self.dropout = nn.Dropout(recipe.dropout)
         if isinstance(self.table, nn.Embedding):
@@ -35,7 +38,7 @@ class Embedding(nn.Module):
                 nn.init.uniform_(self.table.weight, -1e-4, 1e-4)
             elif rwkv:
                 nn.init.orthogonal_(self.table.weight, gain=1e-4 * max(self.table.weight.shape) ** 0.5)
-            elif recipe.embedding in ("normal", "scaled"):
+            elif recipe.embedding in ("normal", "scaled", "normed"):
                 table_(self.table.weight)
 
     def forward(self, inputs: Tensor, offset: Int[Tensor, "#B"]) -> Float[Tensor, "B T D"]:

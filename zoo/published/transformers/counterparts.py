@@ -7,26 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from zoo.contract import Model
 from zoo.published import mamba, rwkv
 from zoo.published.errors import PretrainedError
-from zoo.published.names import Pair, renamed
+from zoo.published.names import Pair, renamed, to_ours
+from zoo.published.transformers.configs import ACTIVATIONS, LAYER_NORMS, RMS_NORMS, expect, mlp, norm, rope
+from zoo.published.transformers.hybrids import HYBRIDS
 from zoo.types import Part, Shape
 
-LAYER_NORMS = {"layer": 1e-5, "layer_eps6": 1e-6, "layer_eps12": 1e-12}
-RMS_NORMS = {"rms": 1e-6, "rms_eps5": 1e-5}
-"""Our norms and their ε."""
-ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "relu2": "relu2",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""Activations of transformers, and ours."""
+LENGTH = 2048
+"""The longest sequence of a model whose config does not state it, as in lm-eval."""
 GPT2 = {
     "embedding.table": "transformer.wte",
     "embedding.positions.table": "transformer.wpe.weight",
@@ -91,16 +83,34 @@ def of(model: Model) -> Counterpart:
 
 def build_arguments(config: Any) -> tuple[str, Shape, dict[str, Any]]:
     """Architecture, shape and options for `zoo.build`, by a config of transformers."""
-    readers = {"gpt2": ("gpt2", _gpt2_options), "llama": ("transformer_pp", _llama_options)}
+    readers: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+        "gpt2": ("gpt2", _gpt2_options),
+        "llama": ("transformer_pp", _llama_options),
+    }
+    readers |= {family: (hybrid.architecture, hybrid.options) for family, hybrid in HYBRIDS.items()}
     if config.model_type not in readers:
+        *most, last = readers
         raise PretrainedError(
-            f"through=zoo opens {' and '.join(readers)}, not {config.model_type}; through=transformers opens any"
+            f"through=zoo opens {', '.join(most)} and {last}, not {config.model_type}; through=transformers opens any"
         )
-    architecture, options = readers[config.model_type]
-    vocab, length = config.vocab_size, config.max_position_embeddings
-    shape = Shape(length, vocab, vocab=vocab, width=config.hidden_size, depth=config.num_hidden_layers)
+    architecture, read = readers[config.model_type]
     common = {"heads": config.num_attention_heads, "tie": config.tie_word_embeddings}
-    return architecture, shape, common | options(config)
+    options = common | read(config)
+    vocab, depth = config.vocab_size, options.pop("depth", config.num_hidden_layers)
+    length = getattr(config, "max_position_embeddings", None) or max(LENGTH, options.get("window", 1))
+    shape = Shape(length, vocab, vocab=vocab, width=config.hidden_size, depth=depth)
+    return architecture, shape, options
+
+
+def our_weights(model: Model, inner: Any, where: str) -> dict[str, Tensor]:
+    """The weights of a model of transformers under the names of ours, which `build_arguments` told how to build."""
+    weights = inner.state_dict()
+    if hybrid := HYBRIDS.get(inner.config.model_type):
+        return hybrid.weights(model, inner.config, weights, where)
+    ours = to_ours(of(model).pairs(model), weights, where)
+    if model.recipe.tie:
+        ours["head.weight"] = ours["embedding.table.weight"]
+    return ours
 
 
 def gpt2_pairs(model: Model) -> list[Pair]:
@@ -153,9 +163,9 @@ def _gpt2_config(model: Model) -> dict[str, Any]:
 
 def _llama_config(model: Model) -> dict[str, Any]:
     recipe, shape = model.recipe, model.shape
-    channel, rope = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
+    channel, turning = _require("Llama", model, channel="glu", positions="rope", norms=RMS_NORMS)
     _refuse_later_options("Llama", model)
-    if rope.get("convention", "half") != "half" or rope.get("fraction", 1.0) != 1.0:
+    if turning.get("convention", "half") != "half" or turning.get("fraction", 1.0) != 1.0:
         raise PretrainedError("transformers' Llama has no rope with a convention or fraction other than half and 1")
     attention = _mixers(model)[0]
     return {
@@ -168,7 +178,7 @@ def _llama_config(model: Model) -> dict[str, Any]:
         "attention_bias": attention.qkv.bias is not None,
         "mlp_bias": channel.get("bias", False),
         "rms_norm_eps": RMS_NORMS[recipe.norm],
-        "rope_theta": float(rope.get("base", 10000.0)),
+        "rope_theta": float(turning.get("base", 10000.0)),
     }
 
 
@@ -269,48 +279,22 @@ def _activation(activation: str) -> str:
 
 
 def _gpt2_options(config: Any) -> dict[str, Any]:
-    _expect(config, "scale_attn_weights", True)
-    _expect(config, "scale_attn_by_inverse_layer_idx", False)
-    _expect(config, "add_cross_attention", False)
+    expect(config, scale_attn_weights=True)
+    expect(config, scale_attn_by_inverse_layer_idx=False)
+    expect(config, add_cross_attention=False)
     return {
-        "norm": _norm(LAYER_NORMS, config, "layer_norm_epsilon"),
-        "channel": {"mlp": _channel_options(config, config.n_inner or 4 * config.n_embd, "activation_function")},
+        "norm": norm(LAYER_NORMS, config, "layer_norm_epsilon"),
+        "channel": {"mlp": mlp(config, config.n_inner or 4 * config.n_embd, "activation_function")},
     }
 
 
 def _llama_options(config: Any) -> dict[str, Any]:
-    _expect(config, "head_dim", config.hidden_size // config.num_attention_heads)
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise PretrainedError(f"our transformer_pp has no rope_type {kind!r}")
-    channel = _channel_options(config, config.intermediate_size, "hidden_act")
+    expect(config, head_dim=config.hidden_size // config.num_attention_heads)
+    channel = mlp(config, config.intermediate_size, "hidden_act")
     return {
         "kv_heads": config.num_key_value_heads,
         "bias": getattr(config, "attention_bias", False),
-        "norm": _norm(RMS_NORMS, config, "rms_norm_eps"),
+        "norm": norm(RMS_NORMS, config, "rms_norm_eps"),
         "channel": {"glu": {**channel, "bias": config.mlp_bias}},
-        "positions": {"rope": {"base": float(rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)))}},
+        "positions": rope(config),
     }
-
-
-def _expect(config: Any, name: str, expected: Any) -> None:
-    value = getattr(config, name, expected)
-    if value is not None and value != expected:
-        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {expected!r}")
-
-
-def _norm(norms: Mapping[str, float], config: Any, name: str) -> str:
-    """Our norm whose ε is that of a config."""
-    value, known = getattr(config, name), {eps: norm for norm, eps in norms.items()}
-    if value not in known:
-        raise PretrainedError(f"our {config.model_type} has no {name} {value!r}; only {', '.join(map(str, known))}")
-    return known[value]
-
-
-def _channel_options(config: Any, hidden: int, name: str) -> dict[str, Any]:
-    """The options of our channel mixer for a hidden width and an activation of theirs."""
-    activation = getattr(config, name)
-    if activation not in ACTIVATIONS:
-        raise PretrainedError(f"our {config.model_type} has no {name} {activation!r}; only {', '.join(ACTIVATIONS)}")
-    return {"expand": hidden / config.hidden_size, "activation": ACTIVATIONS[activation]}

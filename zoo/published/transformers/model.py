@@ -1,4 +1,4 @@
-"""Any causal language model of transformers behind our `Model`; GPT-2 and Llama also in our own modules.
+"""Any causal language model of transformers behind our `Model`; those that the zoo has too also in our own modules.
 
 Abilities of a model are tested on a few random tokens when it is opened: that it does not look ahead, that it resumes
 exactly from a state, and that its logits are the head's of the last hidden states and nothing else.
@@ -18,15 +18,12 @@ from zoo.contract import Batch, Model, Part, Recipe, Shape, State, Traits, Unsup
 from zoo.inputs import check_inputs, check_state
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, need, one_line
-from zoo.published.names import to_ours
-from zoo.published.transformers import counterparts
+from zoo.published.transformers import caches, counterparts
 from zoo.published.transformers import tokenizer as tokenizers
 from zoo.published.transformers.export import TOLERANCE, difference, quiet
 
-LENGTH = 2048
-"""The longest sequence of a model whose config does not state it, as in lm-eval."""
-CacheShape = tuple[tuple[int, int], tuple[int, int]]
-"""Heads and width of a layer's keys, and of its values."""
+ROUNDING = 1e-3
+"""The same as `TOLERANCE` for hybrids, where delta rules and choices of experts magnify rounding in float32."""
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 """Rotary embeddings that change with the length of the whole sequence, so that no state resumes exactly."""
 
@@ -69,23 +66,35 @@ def load(
 class CausalLM(Model):
     """A language model that transformers runs.
 
-    Its state holds the keys and values of every layer, each (B, H, T, d); a model that caches anything else is not
-    resumable. Padding must be on the right, where no valid step sees it.
+    Its state holds what transformers caches for every layer (see `zoo.published.transformers.caches`), such as keys and
+    values (B, H, T, d); a model that keeps anything else, or keeps it elsewhere, is not resumable. Padding must be on
+    the right, where no valid step sees it.
 
     Args:
-        cache: the shapes of what each layer caches; empty if the model is not resumable.
+        cache: a cache that the model has used; None if the model is not resumable.
+        singly: whether it continues from a cache by one token at a time only, as transformers' Jamba does.
     """
 
     def __init__(
-        self, inner: Any, shape: Shape, *, length: Literal["any", "max"] = "any", cache: tuple[CacheShape, ...] = ()
+        self,
+        inner: Any,
+        shape: Shape,
+        *,
+        length: Literal["any", "max"] = "any",
+        cache: Any = None,
+        singly: bool = False,
     ) -> None:
         super().__init__()
-        self.role, self.shape, self.inner, self.cache = "lm", shape, inner, cache
+        self.role, self.shape, self.inner, self.singly = "lm", shape, inner, singly
+        self.like = {i: {name: x.to("meta") for name, x in held.items()} for i, held in caches.tensors(cache).items()}
+        self.cache = caches.template(cache) if self.like else None
         tied = bool(getattr(inner.config, "tie_word_embeddings", False))
         self.recipe = Recipe(Part(inner.config.model_type), channel=None, tie=tied)
-        self.traits = Traits(causal="strict", bidirectional=False, resumable=bool(cache), length=length)
+        self.traits = Traits(causal="strict", bidirectional=False, resumable=bool(self.like), length=length)
         arguments = inspect.signature(inner.forward).parameters
-        self._cache_name = "cache" if "cache" in arguments else "past_key_values"  # renamed in transformers 5
+        names = ("cache", "past_key_values", "cache_params")  # renamed in transformers 5
+        self._cache_name = next((name for name in names if name in arguments), "past_key_values")
+        self._takes_positions = "position_ids" in arguments
 
     @property
     def backbone(self) -> nn.ModuleList:  # type: ignore[override]
@@ -99,26 +108,37 @@ class CausalLM(Model):
     def init_state(self, batch: int) -> State:
         if not self.traits.resumable:
             raise Unsupported(f"{self.inner.config.model_type} of transformers cannot resume from a state here")
-        like = next(self.parameters())
+        own = next(self.parameters())
         layers = {
-            str(i): {name: like.new_empty(batch, heads, 0, d) for name, (heads, d) in zip("kv", pair, strict=True)}
-            for i, pair in enumerate(self.cache)
+            i: {
+                name: own.new_empty(batch, x.shape[1], 0, x.shape[3])
+                if name in "kv"
+                else torch.zeros(batch, *x.shape[1:], dtype=x.dtype, device=own.device)
+                for name, x in held.items()
+            }
+            for i, held in self.like.items()
         }
-        return {"position": torch.zeros(batch, dtype=torch.long, device=like.device), "layers": layers}
+        return {"position": torch.zeros(batch, dtype=torch.long, device=own.device), "layers": layers}
 
     def extend(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        from transformers import DynamicCache
-
         check_inputs(tokens, None, name="tokens")
         check_state(self, state, tokens)
-        past = state["layers"]["0"]["k"].shape[2]
-        self._check(past + tokens.shape[1])
-        cache = DynamicCache()
-        for i, layer in enumerate(state["layers"].values() if past else ()):
-            cache.update(layer["k"], layer["v"], i)
-        logits = self.inner(input_ids=tokens, use_cache=True, **{self._cache_name: cache}).logits
-        layers = {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(_keys_and_values(cache))}
-        return logits, {"position": state["position"] + tokens.shape[1], "layers": layers}
+        past, (B, T) = int(state["position"].max()) if len(tokens) else 0, tokens.shape
+        self._check(past + T)
+        if past and self.singly and T > 1:
+            logits = []
+            for one in tokens.split(1, dim=1):
+                y, state = self.extend(one, state)
+                logits.append(y)
+            return torch.cat(logits, 1), state
+        arguments: dict[str, Any] = {}
+        if past:
+            arguments[self._cache_name] = caches.filled(self.cache, state["layers"])
+            if self._takes_positions:  # Bamba counts from 0 whatever its cache holds
+                arguments["position_ids"] = torch.arange(past, past + T, device=tokens.device).expand(B, T)
+        out = self.inner(input_ids=tokens, use_cache=True, **arguments)
+        layers = caches.tensors(_cache_of(out))
+        return out.logits, {"position": state["position"] + T, "layers": layers}
 
     def _check(self, steps: int) -> None:
         if self.longest is not None and steps > self.longest:
@@ -185,7 +205,7 @@ def _length(config: Any, tokenizer: tokenizers.HuggingFace | None) -> tuple[int,
         if isinstance(length := getattr(config, name, None), int):
             return length, True
     most = tokenizer.backend.model_max_length if tokenizer else None
-    return (int(most), False) if most and most < 10**9 else (LENGTH, False)
+    return (int(most), False) if most and most < 10**9 else (counterparts.LENGTH, False)
 
 
 def _shape(inner: Any, length: int, where: str) -> Shape:
@@ -213,11 +233,12 @@ def _wrapped(inner: Any, shape: Shape, length: Literal["any", "max"], where: str
         family = inner.config.model_type
         raise PretrainedError(f"{where}: {family} looks ahead, as an encoder does: it is no causal language model")
     kind = HeadedCausalLM if _has_plain_head(inner, tokens, logits) else CausalLM
-    layers = getattr(out, "cache", None) or getattr(out, "past_key_values", None)
-    pairs = [] if _depends_on_length(inner.config) else _keys_and_values(layers)
-    cache = tuple(((k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])) for k, v in pairs)
-    model = kind(inner, shape, length=length, cache=cache)
-    return model if _resumes(model, tokens, logits) else kind(inner, shape, length=length)
+    cache = None if _depends_on_length(inner.config) else _cache_of(out)
+    for singly in (False, True):
+        model = kind(inner, shape, length=length, cache=cache, singly=singly)
+        if _resumes(model, tokens, logits):
+            return model
+    return kind(inner, shape, length=length)
 
 
 def _resumes(model: CausalLM, tokens: Tensor, logits: Tensor) -> bool:
@@ -253,14 +274,10 @@ def _has_plain_head(inner: Any, tokens: Tensor, logits: Tensor) -> bool:
         return False
 
 
-def _keys_and_values(cache: Any) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of every layer; empty for a cache that holds anything else, or not all steps."""
-    if type(cache).__name__ != "DynamicCache":
-        return []
-    if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(cache, "layers", ())):
-        return []
-    pairs: list[tuple[Tensor, Tensor]] = [tuple(layer[:2]) for layer in cache]
-    return pairs if all(isinstance(x, Tensor) and x.dim() == 4 for pair in pairs for x in pair) else []
+def _cache_of(out: Any) -> Any:
+    """The cache that a model returned; None where it returned none."""
+    names = ("cache", "past_key_values", "cache_params")
+    return next((out[name] for name in names if out.get(name) is not None), None)
 
 
 def _depends_on_length(config: Any) -> bool:
@@ -285,12 +302,11 @@ def _in_our_modules(inner: Any, where: str) -> Model:
     with building(where):
         architecture, shape, options = counterparts.build_arguments(inner.config)
         model = zoo.build(architecture, shape=shape, **options)
-    weights = to_ours(counterparts.of(model).pairs(model), inner.state_dict(), where)
-    if model.recipe.tie:
-        weights["head.weight"] = weights["embedding.table.weight"]
+    weights = counterparts.our_weights(model, inner, where)
     files.fit(model, weights, where)
     model = model.to(inner.dtype).eval()
     gap = difference(model, inner)
-    if inner.dtype in (torch.float32, torch.float64) and not gap <= TOLERANCE:
+    tolerance = ROUNDING if inner.config.model_type in counterparts.HYBRIDS else TOLERANCE
+    if inner.dtype in (torch.float32, torch.float64) and not gap <= tolerance:
         raise PretrainedError(f"{where}: our {architecture} gives other logits (relative difference {gap:.1e})")
     return model
