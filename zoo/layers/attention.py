@@ -68,8 +68,8 @@ class Attention(MultiHead):
         self.sinks = nn.Parameter(torch.empty(heads)) if sinks else None
 
     @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None = None, **_: Any) -> int:
-        return heads if head_dim is None else 1
+    def width_multiple(cls, *, head_dim: int | None = None, **options: Any) -> int:
+        return super().width_multiple(**options) if head_dim is None else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         T = x.shape[1]

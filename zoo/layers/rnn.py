@@ -1,5 +1,7 @@
 """Mixers made of one of torch's recurrent layers: rows of several lengths, states, initial weights."""
 
+from contextlib import nullcontext
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +10,18 @@ from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.ops.kernel_log import log_kernel
+from zoo.ops.precision import no_autocast
+
+
+@cache
+def runs_in_bfloat16() -> bool:
+    """Whether torch's recurrent layers do under autocast on this CPU; without AVX-512 they raise."""
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", torch.bfloat16):
+        try:
+            nn.LSTM(16, 16)(torch.zeros(1, 1, 16))
+        except RuntimeError:
+            return False
+    return True
 
 
 class Recurrent(Mixer):
@@ -28,10 +42,13 @@ class Recurrent(Mixer):
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         log_kernel(self.name, "torch")
-        if state is None:
-            return self.rnn(x)[0], None
-        before = tuple(state[name].to(x.dtype)[None] for name in self.states)
-        y, after = self._run(x, mask, before)
+        exact = x.device.type == "cpu" and not runs_in_bfloat16()
+        x = x.to(self.rnn.weight_ih_l0.dtype) if exact else x
+        with no_autocast(x.device) if exact else nullcontext():
+            if state is None:
+                return self.rnn(x)[0], None
+            before = tuple(state[name].to(x.dtype)[None] for name in self.states)
+            y, after = self._run(x, mask, before)
         return y, {name: new[0].to(state[name].dtype) for name, new in zip(self.states, after, strict=True)}
 
     def _run(

@@ -215,7 +215,7 @@ CASES = {
         "random_features", partial(random_features.attend, eps=1e-3), _favor, (_q, _k, _v, _normal(4, K)), mixed=2
     ),
     "rotation": Case("rotation", qkv.rotate, None, (_rows, _normal(B, T, 9), _normal(B, T, 9))),
-    "Fourier": _case("architectures.fnet.fourier", _rows, op="fourier"),
+    "Fourier": _case("architectures.fnet.fourier", _rows, op="fourier", mixed=1),
     "GLU": Case(
         "glu",
         lambda x, gate, up, down: mlp.glu(x, (gate, None), (up, None), (down, None), torch.sigmoid),
@@ -260,7 +260,7 @@ CASES = {
         (_q, _k, _v / 4, _beta / 4, _beta[:, :1], _normal(H, V), _normal(H, V), _state, _state / 4),
         mixed=2,
     ),
-    "Vandermonde kernel": _case("layers.vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T),
-    "Vandermonde state": _case("layers.vandermonde.accumulate", _normal(B, T, 4), _poles(4, N)),
+    "Vandermonde kernel": _case("layers.vandermonde.evaluate", _complex(2, 4, N), _poles(4, N), L=T, mixed=2),
+    "Vandermonde state": _case("layers.vandermonde.accumulate", _normal(B, T, 4), _poles(4, N), mixed=2),
     "WKV": _case("wkv4.wkv", -_positive(D), _weight, _rows, _others),
 }
