@@ -4,6 +4,7 @@ import torch
 
 from zoo.architectures.gated_slot_attention import GatedSlotAttention
 from zoo.contract import LayerContext
+from zoo.ops.linear_attention import linear_attention
 from zoo.ops.log_linear_attention import log_linear_attention, log_linear_attention_naive
 
 from .compare import in_pieces, leaves
@@ -38,3 +39,15 @@ def test_log_linear_attention(oracle, frontier_parity):
         o, half = log_linear_attention(*(x[:, :, at] for x in (q, k, v, g, scales)), half)
         pieces.append(o)
     proof.outputs(torch.cat(pieces, dim=2).transpose(1, 2), recorded["output"], 1e-12)
+
+
+def test_linear_attention_with_lightnings_decays(oracle, frontier_parity):
+    """flash-linear-attention's decays are other ones than MiniMax's: the op is given them."""
+    data, x = frontier_parity("fla_lightning_attn_layer0of4")
+    H, K = x["q"].shape[2:]
+    log_decay = -8 / H * torch.arange(H, dtype=torch.float64)[None, :, None].expand(1, H, x["q"].shape[1])
+    q, k, v = (x[name].transpose(1, 2) for name in "qkv")
+    o, S = linear_attention(q, k, v, log_decay, x["initial_state"], scale=K**-0.5)
+    proof = oracle("lightning_attention", "flash-linear-attention, naive_recurrent_simple_gla (recorded)")
+    proof.recorded(o.transpose(1, 2), data, x)
+    proof.outputs(S, data["state.final"], 1e-12)
