@@ -40,13 +40,18 @@ class Table(dict[str, Any]):
         return getattr(importlib.import_module(module), name)
 
 
+MOST = 40
+"""Names in a message, beyond which those that are known are counted."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: `; did you mean 'x'?`, or what is known where nothing is near."""
     names = [str(k) for k in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(sorted(names))}" if names else ""
+    shown, more = sorted(names)[:MOST], len(names) - MOST
+    return f"; known: {', '.join(shown)}" + (f" and {more} more" if more > 0 else "") if names else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ objects of them once.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
@@ -23,6 +23,8 @@ EXTRA = "extra"
 """The last column of a part: the keys that this version does not know."""
 ELSEWHERE = {"record.curve", "record.origin", "record.spec.fingerprint"}
 """What other columns or tables have."""
+LATER = ("record.speed.decode_seconds", "record.speed.decode_relative")
+"""Of fields that are younger than the format."""
 BROKEN = object()
 
 
@@ -53,6 +55,11 @@ def names(cut: Cut = RECORD) -> list[str]:
     return [*(name for part in inner for name in part), f"{cut.path}.{EXTRA}"]
 
 
+def unknown_to(there: Sequence[str]) -> list[str]:
+    """The columns that are not `there`, of fields that came later: a record without them has their defaults."""
+    return [name for name in LATER if name not in there]
+
+
 def row(data: Mapping[str, Any], cut: Cut = RECORD) -> dict[str, str]:
     """The JSON of a record by column."""
     found: dict[str, str] = {}
@@ -75,7 +82,7 @@ def whole(texts: Mapping[str, str | None], cut: Cut = RECORD) -> dict[str, Any]:
     for key, part in cut.below.items():
         if isinstance(part, Cut):
             found[key] = whole(texts, part)
-        elif (text := texts[part]) is not None:
+        elif (text := texts.get(part)) is not None:
             found[key] = from_json(text)
     more = from_json(texts[f"{cut.path}.{EXTRA}"] or "{}")
     if not isinstance(more, dict):

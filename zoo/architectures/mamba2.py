@@ -88,6 +88,7 @@ class Mamba2(Mixer):
         chunk_size: int = 64,
     ) -> None:
         super().__init__(context)
+        positive("mamba2", expand=expand)
         inner = int(expand * context.width)
         d_ssm = inner if d_ssm is None else d_ssm
         headdim = math.gcd(64, d_ssm) if headdim is None else headdim

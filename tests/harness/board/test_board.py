@@ -209,7 +209,7 @@ def test_seeds_that_are_few_missing_or_repeated(three, baselines):
 def timed(architecture, seed, score, *, step=0.004, relative=1.5, **changes):
     """A record with a reference whose step took `step` seconds."""
     reference = ReferenceSpeed("pre_ln", 96, 4, 4, steps=90, step_seconds=step, drift=1.1)
-    return plant(architecture, seed, score, speed=Speed(31_000.0, reference, relative), **changes)
+    return plant(architecture, seed, score, speed=Speed(31_000.0, reference, relative, 2e4, 3e-3, 1.25), **changes)
 
 
 def suite_of(steps, **changes):
@@ -308,7 +308,7 @@ def test_markdown_csv_and_json(three, baselines):
 
 
 def test_every_measured_field_of_a_row_is_in_every_format():
-    finals = [timed(name, s, 2.0 + 0.1 * s) for name in "ab" for s in range(2)]
+    finals = [timed(name, s, 2.0 + 0.1 * s, size__params_active=301_000) for name in "ab" for s in range(2)]
     finals[-1] = change(finals[-1], origin__kind="reviewed")
     trials = [plant(name, 0, 2.0, run_id=f"trial-{name}", spec__kind="trial") for name in "ab"]
     made = made_of([*finals, *trials])

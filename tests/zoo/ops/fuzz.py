@@ -76,7 +76,13 @@ NAIVE = {
     mesa: lambda *inputs, iterations=30, **more: mesa_naive(*inputs, **more),
 }
 """Where it is not what an op wraps."""
-CONSTANT = {wkv: ".state.o", mlstm: ".state.2", slstm: ".state.3", linear_attention.weighted_mean: ".floor"}
+CONSTANT = {
+    wkv: ".state.o",
+    mlstm: ".state.2",
+    slstm: ".state.3",
+    linear_attention.weighted_mean: ".floor",
+    log_linear_attention: ".state.0",
+}
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
