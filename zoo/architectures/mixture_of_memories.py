@@ -158,12 +158,11 @@ class MixtureOfMemories(DeltaRuleHeads):
         decay_(self.A_log, self.dt_bias)
 
 
-def tokens_of(routed: Bool[Tensor, "B T E"]) -> tuple[Int[Tensor, "B E L"], Bool[Tensor, "B E L"]]:
-    """The steps that go to each memory, in their order, and which are valid: L is the largest number of them."""
-    count = routed.sum(1)
-    L = routed.shape[1] if routed.is_meta else max(1, int(count.max()))
-    steps = (~routed).byte().argsort(dim=1, stable=True)[:, :L].mT
-    return steps, torch.arange(L, device=routed.device) < count[..., None]
+def tokens_of(routed: Bool[Tensor, "B T E"]) -> tuple[Int[Tensor, "B E T"], Bool[Tensor, "B E T"]]:
+    """The steps in the order of each memory, those that go to it first, and which do: all steps count as work for each,
+    so that a training step costs the same wherever tokens are sent."""
+    steps = (~routed).byte().argsort(dim=1, stable=True).mT
+    return steps, torch.arange(routed.shape[1], device=routed.device) < routed.sum(1)[..., None]
 
 
 @in_fp32
