@@ -20,6 +20,7 @@ from harness.bench import peers
 from harness.bench.subject import Subject, loss
 from harness.isolation.memory import kills
 from harness.processes import launch
+from harness.training.decode_time import time_tokens
 from harness.training.optimizer import descend
 from tasks.parts import Part
 from zoo import size as sizing
@@ -119,14 +120,9 @@ class Measurements:
                 model, state = self._decoding.get(context) or self._read(context)
             except Unsupported:
                 return None
-            found = []
-            for _ in range(DECODED):
-                start = time.perf_counter()
-                _, state = model.extend(token, state)
-                machine.synchronize(self.device)
-                found.append(time.perf_counter() - start)
+            found, state = time_tokens(model, token, state, DECODED, self.device)
         self._decoding[context] = model, state
-        return found[DECODED // 4 :]
+        return found
 
     def _read(self, context: int) -> tuple[Model, State]:
         """A model long enough for many turns, and its state after `context` tokens."""

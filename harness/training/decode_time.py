@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -11,7 +11,7 @@ from harness import machine
 from harness.isolation.beat import beat
 from harness.training.reference import ARCHITECTURE, DEPTH, OPTIONS, WIDTH, ratio
 from tasks.base import Task
-from zoo.contract import Model, Shape
+from zoo.contract import Model, Shape, State
 
 TOKENS, ROUNDS = 32, 3
 """Tokens that each of the two models decodes in a turn, the first quarter of them uncounted; and turns."""
@@ -45,17 +45,19 @@ def decode_time(model: Model, task: Task, *, device: torch.device, precision: st
             for _ in range(ROUNDS):
                 for each, start, times in zip(models, starts, found, strict=True):
                     beat()
-                    times.append(_turn(each, inputs[:, :1], start, min(TOKENS, length - 1), device))
+                    times.append(time_tokens(each, inputs[:, :1], start, min(TOKENS, length - 1), device)[0])
     model.train(training)
     return statistics.median(statistics.median(turn) for turn in found.ours), ratio(*found)
 
 
-def _turn(model: Model, token: torch.Tensor, state: Any, tokens: int, device: torch.device) -> list[float]:
-    """Seconds of each counted token."""
+def time_tokens(
+    model: Model, token: torch.Tensor, state: State, tokens: int, device: torch.device
+) -> tuple[list[float], State]:
+    """Seconds of each of so many decoded tokens but the first quarter, and the state after all."""
     found = []
     for _ in range(tokens):
         start = time.perf_counter()
         _, state = model.extend(token, state)
         machine.synchronize(device)
         found.append(time.perf_counter() - start)
-    return found[tokens // 4 :]
+    return found[tokens // 4 :], state
