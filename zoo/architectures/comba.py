@@ -9,8 +9,6 @@ What p_t reads is the state before its decay, where Gated DeltaNet reads it behi
 d is the parameter `decay`: as p_t has unit length, it is felt by way of D alone. A is `A_log`, b `dt_bias`.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -56,6 +54,8 @@ class Comba(DeltaRuleMixer):
         use_short_conv, conv_size, conv_bias: the convolutions on q, k and v.
     """
 
+    parts = 4  # keys take three of them
+
     def __init__(
         self,
         context: LayerContext,
@@ -88,10 +88,6 @@ class Comba(DeltaRuleMixer):
             self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate="sigmoid" if use_output_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides into heads
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

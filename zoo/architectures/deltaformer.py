@@ -18,7 +18,6 @@ from zoo.layers.linear import few
 from zoo.layers.projected_attention import ProjectedAttention
 from zoo.layers.tensors import merge_heads, zero_padding, zeros_fp32
 from zoo.ops.attention import attend
-from zoo.ops.precision import at_least_fp32
 from zoo.ops.softmax_delta import Stored, softmax_delta
 
 
@@ -55,7 +54,7 @@ class DeltaFormer(ProjectedAttention):
         x, T = zero_padding(x, mask), x.shape[1]
         now = steps(None if state is None else {**state, "valid": state["valid"][:, 0]}, T, x.device)
         q, k, v = self.project(x, now)
-        beta = (few(x, self.b_proj.weight) + at_least_fp32(self.b_proj.bias)).transpose(1, 2)
+        beta = few(x, self.b_proj.weight, self.b_proj.bias).transpose(1, 2)
         before = None if state is None else Stored(k=state["k"], u=state["u"], valid=state["valid"])
         new = softmax_delta(q, k, v, beta, None if mask is None else mask[:, None], before)
         k, u, valid = new["k"], new["u"], new["valid"]

@@ -80,7 +80,7 @@ class ForgettingAttention(Mixer):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = split_heads(q, self.heads), split_heads(k, self.kv_heads)
-        log_f = F.logsigmoid(few(x, self.f_proj.weight) + self.f_proj.bias)
+        log_f = F.logsigmoid(few(x, self.f_proj.weight, self.f_proj.bias))
         log_f = zero_padding(log_f, mask).transpose(1, 2)
         decay = F.pad(log_f[..., 1:], (0, 1)).flip(-1).cumsum(-1).flip(-1)
         k, v, valid, new = remember(state, k, v, mask)

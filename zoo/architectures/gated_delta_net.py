@@ -8,8 +8,6 @@ A is the parameter `A_log`, b `dt_bias`. With more value heads than key heads, e
 value heads.
 """
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,6 +50,8 @@ class GatedDeltaNet(DeltaRuleMixer):
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
     """
 
+    parts = 4  # keys take three of them
+
     def __init__(
         self,
         context: LayerContext,
@@ -80,10 +80,6 @@ class GatedDeltaNet(DeltaRuleMixer):
             self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate=output_gate_activation if use_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides into heads
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

@@ -10,8 +10,6 @@ parameter `A_log`, one per head, δ `dt_bias`. With more value heads than key he
 serves as many consecutive value heads.
 """
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -80,10 +78,6 @@ class GatedDeltaNet2(DeltaRuleMixer):
         self.add_decay(heads, K)
         self.add_output(norm_eps, gate="sigmoid", low_rank=True)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return heads if head_dim is None else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

@@ -11,8 +11,6 @@ parameter `A_log`, b `dt_bias`. With more value heads than key heads, each key h
 heads.
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,6 +57,8 @@ class GatedDeltaProduct(DeltaRuleMixer):
         allow_neg_eigval: β in (0, 2) instead of (0, 1).
     """
 
+    parts = 4  # keys take three of them
+
     def __init__(
         self,
         context: LayerContext,
@@ -91,10 +91,6 @@ class GatedDeltaProduct(DeltaRuleMixer):
             self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate="swish" if use_output_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides into heads
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x, n, g = zero_padding(x, mask), self.steps, None

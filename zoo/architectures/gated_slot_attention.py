@@ -17,11 +17,9 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
-from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.norms import RMSNorm
 from zoo.layers.projections import ProjectedMixer
 from zoo.layers.ranges import at_least_one, head_sizes, positive, shared_heads, width_multiple
-from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.precision import at_least_fp32
@@ -110,11 +108,3 @@ class GatedSlotAttention(ProjectedMixer):
             "V": zeros_fp32(batch, self.heads, self.slots, self.V, device=device, dtype=dtype),
             **super().init_state(batch, device=device, dtype=dtype),
         }
-
-    def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth); PyTorch's convolutions; norm weights one."""
-        for part in self.children():
-            if isinstance(part, nn.Linear):
-                fan_in_(part, residual_scale(depth) if part is self.o_proj else 1.0)
-            elif isinstance(part, ShortConvolution | RMSNorm):
-                part.reset_parameters()

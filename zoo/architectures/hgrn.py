@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
-from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.lower_bound import forget_gate
 from zoo.layers.norms import HeadNorm
 from zoo.layers.projections import ProjectedMixer
 from zoo.layers.ranges import at_least_one, positive
-from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, zero_padding, zeros_fp32
 from zoo.ops.diagonal_scan import scan
 
@@ -100,11 +98,7 @@ class HGRN(ProjectedMixer):
         return {"h": h, **super().init_state(batch, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth); γ = 0: b = l/L; PyTorch's convolutions; norm weights one."""
-        for part in self.children():
-            if isinstance(part, nn.Linear):
-                fan_in_(part, residual_scale(depth) if part is self.o_proj else 1.0)
-            elif isinstance(part, ShortConvolution | HeadNorm):
-                part.reset_parameters()
+        """γ = 0: b = l/L; for all else see `ProjectedMixer`."""
+        super().reset_parameters(layer=layer, depth=depth)
         if self.lower_bounds is not None:
             nn.init.zeros_(self.lower_bounds)

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
-from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.lower_bound import forget_gate
 from zoo.layers.norms import RMSNorm
 from zoo.layers.projections import ProjectedMixer
 from zoo.layers.ranges import at_least_one, head_width, positive
-from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 
@@ -92,11 +90,7 @@ class HGRN2(ProjectedMixer):
         return {"S": S, **super().init_state(batch, device=device, dtype=dtype)}
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
-        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth); γ = 0: b = l/L; PyTorch's convolutions; norm weights one."""
-        for part in self.children():
-            if isinstance(part, nn.Linear):
-                fan_in_(part, residual_scale(depth) if part is self.o_proj else 1.0)
-            elif isinstance(part, ShortConvolution | RMSNorm):
-                part.reset_parameters()
+        """γ = 0: b = l/L; for all else see `ProjectedMixer`."""
+        super().reset_parameters(layer=layer, depth=depth)
         if self.lower_bounds is not None:
             nn.init.zeros_(self.lower_bounds)

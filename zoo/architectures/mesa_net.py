@@ -109,19 +109,14 @@ class MesaNet(Mixer):
         convolutions, norm = (self.q_conv1d, self.k_conv1d), Unit((1.0,) * 2 * self.heads)
         features, new = side_by_side(convolutions, features, "qk", mask=mask, state=state, unit=norm, narrow=False)
         q, k, v = (split_heads(z, self.heads) for z in (*features.chunk(2, dim=-1), self.v_proj(x)))
-        beta = self._gate(self.b_proj, x).sigmoid()
-        beta, log_decay = (zero_padding(z, mask).mT for z in (beta, F.logsigmoid(self._gate(self.a_proj, x))))
+        beta, a = (few(x, layer.weight, layer.bias) for layer in (self.b_proj, self.a_proj))
+        beta, log_decay = (zero_padding(z, mask).mT for z in (beta.sigmoid(), F.logsigmoid(a)))
         ridge = (F.softplus(at_least_fp32(self.lambda_params)) + self.lambda_lower_bound).unflatten(0, (self.heads, -1))
         before = None if state is None else (state["G"], state["S"])
         o, (new["G"], new["S"]) = mesa(q, k, v, beta, log_decay, ridge, before, iterations=self.iterations)
         gate = None if self.g_proj is None else self.g_proj(x).unflatten(-1, (self.heads, -1))
         y = self.o_proj(self.o_norm(o.transpose(1, 2), gate).flatten(2).to(x.dtype))
         return y, None if state is None else new
-
-    @staticmethod
-    def _gate(layer: nn.Linear, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
-        """x W + b in float32 at least."""
-        return few(x, layer.weight) + layer.bias
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         square = batch, self.heads, self.K, self.K

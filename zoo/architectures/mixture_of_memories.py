@@ -59,6 +59,8 @@ class MixtureOfMemories(DeltaRuleHeads):
         conv_size, conv_bias: the convolutions on q, k and v.
     """
 
+    parts = 4  # keys take two of them: a unit vector of one feature is but a sign
+
     def __init__(
         self,
         context: LayerContext,
@@ -96,11 +98,6 @@ class MixtureOfMemories(DeltaRuleHeads):
         self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate="swish" if use_output_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        # Half of the width divides into heads of two features at least: a unit vector of one is but a sign.
-        return 4 * heads if head_dim is None else 1
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

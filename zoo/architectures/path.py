@@ -103,10 +103,10 @@ class PaTH(MultiHead):
         q = self.maybe_q_norm(split_heads(self.q_proj(x), self.heads))
         k = self.maybe_k_norm(split_heads(self.k_proj(x), self.kv_heads))
         v = split_heads(self.v_proj(x), self.kv_heads)
-        beta = zero_padding(2 * self._few(x, self.bt_proj).sigmoid(), mask).transpose(1, 2)
+        beta = zero_padding(2 * few(x, self.bt_proj.weight, self.bt_proj.bias).sigmoid(), mask).transpose(1, 2)
         fade = None
         if self.g_proj is not None:
-            gate = F.logsigmoid(self._few(x, self.g_proj)) * self.head_width**-0.5
+            gate = F.logsigmoid(few(x, self.g_proj.weight, self.g_proj.bias)) * self.head_width**-0.5
             fade = zero_padding(gate, mask).transpose(1, 2)
         valid = None if mask is None else mask[:, None]
         o, after = path_attention(q.to(v.dtype), k.to(v.dtype), v, w, beta, fade, valid, before)
@@ -123,9 +123,6 @@ class PaTH(MultiHead):
         before = None if state is None else state["w"]
         w, after = self.w_conv1d(w, mask=mask, state=before, unit=Unit((1.0,) * self.kv_heads))
         return split_heads(w, self.kv_heads), {"w": after}
-
-    def _few(self, x: Float[Tensor, "B T D"], linear: nn.Linear) -> Float[Tensor, "B T F"]:
-        return few(x, linear.weight) + at_least_fp32(linear.bias)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         of: dict[str, Any] = {"device": device, "dtype": dtype}

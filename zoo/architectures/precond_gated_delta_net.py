@@ -12,7 +12,6 @@ key head with its A serves as many consecutive value heads.
 """
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,6 +60,8 @@ class PrecondGatedDeltaNet(DeltaRuleMixer):
         squash_x, squash_eps: z and ε. log_atk_scale_init: what c starts at.
     """
 
+    parts = 4  # keys take three of them
+
     def __init__(
         self,
         context: LayerContext,
@@ -100,10 +101,6 @@ class PrecondGatedDeltaNet(DeltaRuleMixer):
             self.add_convolutions(conv_size, bias=conv_bias)
         self.add_output(norm_eps, gate="swish" if use_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
-
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return 4 * heads if head_dim is None else 1  # so that ¾ of the width divides into heads
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)

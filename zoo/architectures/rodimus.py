@@ -101,8 +101,8 @@ class Rodimus(Mixer):
     @in_fp32
     def _gated(self, s: Float[Tensor, "B T E"]) -> tuple[Float[Tensor, "B T K"], Float[Tensor, "B T K"]]:
         """k and the log decay −τ G."""
-        G = F.softplus(few(s, self.g_gate_proj.weight) + self.g_gate_proj.bias)
-        tau = torch.sigmoid(few(s, self.tau_gate_proj.weight) + self.tau_gate_proj.bias)
+        G = F.softplus(few(s, self.g_gate_proj.weight, self.g_gate_proj.bias))
+        tau = torch.sigmoid(few(s, self.tau_gate_proj.weight, self.tau_gate_proj.bias))
         written = G.clamp(min=1e-30) ** tau  # as the slope of a power of 0 is infinite
         return F.normalize(few(s, self.k_proj.weight), dim=-1, eps=self.k_norm_eps) * written, -tau * G
 

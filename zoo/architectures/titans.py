@@ -89,10 +89,6 @@ class Titans(DeltaRuleMixer):
         self.add_output(norm_eps, gate="swish" if use_gate else None)
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
-    @classmethod
-    def width_multiple(cls, *, heads: int, head_dim: int | None, **_: Any) -> int:
-        return heads if head_dim is None else 1
-
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
         q, k, v, new = self.project(x, mask, state)
@@ -112,7 +108,7 @@ class Titans(DeltaRuleMixer):
     def _gates(self, x: Float[Tensor, "B T D"]) -> list[Float[Tensor, "B H T"]]:
         """θ, ln η and ln (1 − α), in float32 at least."""
         layers: list[Any] = [self.get_submodule(f"{name}_proj") for name in ("theta", "eta", "alpha")]
-        theta, eta, alpha = (few(x, layer.weight) + layer.bias for layer in layers)
+        theta, eta, alpha = (few(x, layer.weight, layer.bias) for layer in layers)
         return [gate.mT for gate in (theta.sigmoid(), F.logsigmoid(eta), F.logsigmoid(-alpha))]
 
     @in_fp32

@@ -140,7 +140,7 @@ class TTTLinear(Mixer):
         self, x: Float[Tensor, "B T D"], place: Int[Tensor, "#B T"]
     ) -> tuple[Float[Tensor, "B H T"], Float[Tensor, "#B 1 T"], Float[Tensor, "H K V"]]:
         """η; c at these places in a mini-batch; the first W and b, as the rows of one matrix."""
-        rate = few(x, self.learnable_ttt_lr_weight[:, 0]) + self.learnable_ttt_lr_bias[:, 0]
+        rate = few(x, self.learnable_ttt_lr_weight[:, 0], self.learnable_ttt_lr_bias[:, 0])
         own = 1 / torch.arange(1, self.size + 1, device=x.device, dtype=x.dtype) + self.learnable_token_idx
         step, first = F.relu(own)[place], torch.cat([self.W1, self.b1], dim=1)
         return self.ttt_base_lr / self.d * rate.sigmoid().transpose(1, 2), step[:, None], first

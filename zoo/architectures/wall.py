@@ -23,7 +23,6 @@ from zoo.layers.norms import GroupRMSNorm
 from zoo.layers.ranges import shared_heads
 from zoo.layers.tensors import merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.carried_attention import WallState, wall_attention
-from zoo.ops.precision import at_least_fp32
 
 
 @register(
@@ -98,7 +97,7 @@ class WallAttention(MultiHead):
 
     def _log_gate(self, x: Float[Tensor, "B T D"], linear: nn.Linear, mask: Mask | None) -> Float[Tensor, "B T F"]:
         """ln σ(x W + b), 0 in padding, which changes no key."""
-        return zero_padding(F.logsigmoid(few(x, linear.weight) + at_least_fp32(linear.bias)), mask)
+        return zero_padding(F.logsigmoid(few(x, linear.weight, linear.bias)), mask)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> State:
         of: dict[str, Any] = {"device": device, "dtype": dtype}

@@ -4,7 +4,7 @@ projections with short convolutions in front of it, queries and keys of unit len
 
 import math
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,18 @@ class DeltaRuleHeads(Mixer):
     """
 
     traits = Traits(causal="strict", bidirectional=False, resumable=True)
+    parts: ClassVar[int] = 1
+    """Of the width over the heads; keys take some of them where no `head_dim` says how wide they are."""
 
     def __init__(self, context: LayerContext, *, heads: int, value_heads: int, K: int, V: int, steps: int = 1) -> None:
         super().__init__(context)
         self.heads, self.value_heads, self.K, self.V, self.gain = heads, value_heads, K, V, context.gain
         self.width, self.steps, self.use_short_conv = context.width, steps, False
         self.widths = heads * K, steps * heads * K, steps * value_heads * V
+
+    @classmethod
+    def width_multiple(cls, *, head_dim: int | None = None, **options: Any) -> int:
+        return cls.parts * super().width_multiple(**options) if head_dim is None else 1
 
     def add_convolutions(self, size: int, *, bias: bool, activation: Literal["silu"] | None = "silu") -> None:
         """A short convolution for each of q, k and v; `activation` is that of q and k."""

@@ -36,10 +36,13 @@ def joined(x: Float[Tensor, "*N D"], *weights: Float[Tensor, "_ D"]) -> Float[Te
 
 
 @logged("linear")
-def few(x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"]) -> Float[Tensor, "*N F"]:
-    """x Wᵀ in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
+def few(
+    x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"] | None = None
+) -> Float[Tensor, "*N F"]:
+    """x Wᵀ + b in float32 at least, autocast or not: gates and rates, whose exponentials would magnify rounding."""
     with no_autocast(x.device):
-        return F.linear(at_least_fp32(x), at_least_fp32(weight))
+        y = F.linear(at_least_fp32(x), at_least_fp32(weight))
+        return y if bias is None else y + at_least_fp32(bias)
 
 
 def fan_in_(layer: nn.Linear, scale: float = 1.0) -> None:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import Mask, Mixer, State
-from zoo.layers.linear import joined
+from zoo.layers.linear import fan_in_, joined, residual_scale
+from zoo.layers.norms import HeadNorm, RMSNorm
 from zoo.layers.short_convolution import ShortConvolution, side_by_side
 
 
@@ -20,6 +21,7 @@ class ProjectedMixer(Mixer):
     State: the last inputs (B, channels, conv_size − 1) of each convolution, if any, under its letter.
     """
 
+    o_proj: nn.Linear
     letters: str = ""
     convolved: bool = False
 
@@ -53,3 +55,11 @@ class ProjectedMixer(Mixer):
             letter: convolution.init_state(batch, device=device, dtype=dtype)
             for letter, convolution in zip(self.letters, self._convolutions, strict=False)
         }
+
+    def reset_parameters(self, *, layer: int, depth: int) -> None:
+        """W ~ N(0, 1/fan_in), W_o scaled by 1/√(2·depth); PyTorch's convolutions; norm weights one."""
+        for part in self.children():
+            if isinstance(part, nn.Linear):
+                fan_in_(part, residual_scale(depth) if part is self.o_proj else 1.0)
+            elif isinstance(part, ShortConvolution | HeadNorm | RMSNorm):
+                part.reset_parameters()
