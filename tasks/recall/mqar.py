@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Baseline, Ids, Split, difficulty, whole
+from tasks.base import Baseline, Ids, Split, Task, difficulty, whole
 from tasks.baselines import accuracy
 from tasks.recall.common import ONE_HEAD, Recall
 from tasks.registry import register
@@ -35,7 +35,7 @@ class Mqar(Recall):
     They differ because there are so many: 63!/55! · 64!/56! contexts by default. With a dozen tokens they do not.
 
     Args:
-        vocab: V. length: T. pairs: keys per example. power_a: a; 1 spreads the queries evenly.
+        vocab: V. length: T. pairs: keys per example; `stretched` grows both. power_a: a; 1 spreads the queries evenly.
         examples: a finite training set, the same for every seed; None trains on examples that never repeat.
         random_non_queries: fill the blanks with tokens drawn from [0, V).
     """
@@ -106,6 +106,10 @@ class Mqar(Recall):
         np.put_along_axis(targets, places, values, axis=1)
         np.put_along_axis(counted, places, True, axis=1)
         return Batch(inputs=inputs, targets=targets, counted=counted)
+
+    def stretched(self, multiple: int) -> Task:
+        """As many times the steps and the pairs, so that longer inputs ask more of a state."""
+        return self._with(length=multiple * self.length, pairs=multiple * self.pairs)
 
     @property
     def gap_weights(self) -> np.ndarray:
