@@ -1,13 +1,19 @@
 """Slots, and log-linear attention, against recorded official code in float64."""
 
+import math
+from pathlib import Path
+
 import torch
 
 from zoo.architectures.gated_slot_attention import GatedSlotAttention
+from zoo.architectures.log_linear_gated_delta_net import LogLinearGatedDeltaNet
 from zoo.contract import LayerContext
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.log_linear_attention import log_linear_attention, log_linear_attention_naive
 
-from .compare import in_pieces, leaves
+from .compare import in_pieces, leaves, read
+
+RECORDED = Path(__file__).parent / "recorded"
 
 
 def test_slots(oracle, frontier_parity):
@@ -51,3 +57,17 @@ def test_linear_attention_with_lightnings_decays(oracle, frontier_parity):
     proof = oracle("lightning_attention", "flash-linear-attention, naive_recurrent_simple_gla (recorded)")
     proof.recorded(o.transpose(1, 2), data, x)
     proof.outputs(S, data["state.final"], 1e-12)
+
+
+def test_log_linear_gated_delta_net_of_equal_weights(oracle):
+    """With L = 0 every λ is softplus(0) = ln 2; so much less of o the norm does not see, but for ε."""
+    data, inputs, p = read(RECORDED / "fla_gated_delta_net.safetensors")
+    x, context = inputs["input"], LayerContext(width=24, length=70)
+    mixer = LogLinearGatedDeltaNet(context, heads=3, head_dim=6, norm_eps=1e-5 * math.log(2) ** 2).double()
+    torch.nn.init.zeros_(mixer.L)
+    mixer.load_state_dict({**mixer.state_dict(), **p})
+    proof = oracle("log_linear_gated_delta_net", "flash-linear-attention 0.6.0, GatedDeltaNet of equal λ (recorded)")
+    own = {name: value for name, value in mixer.named_parameters() if name in p}
+    assert own.keys() == p.keys()
+    proof.recorded(mixer(x)[0], data, {"input": x, **own}, 1e-5, 1e-4)
+    proof.outputs(in_pieces(mixer, x)[0], data["output"], 1e-5)

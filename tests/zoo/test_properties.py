@@ -92,7 +92,9 @@ STATE = {
     "lightning_attention": [matrices],
     "linear_transformer": [floats(lambda D, T: D * D // H + D)],
     "local": [window],
-    # 8 levels of past in 200 steps, N = 128; the convolution has x, B, C; a counter
+    # 8 levels of past in 200 steps; a counter
+    "log_linear_gated_delta_net": [lambda D, T: 4 * (8 * (3 * D // 4) * (3 * D // 2) // H + 3 * D * (4 - 1)) + 8],
+    # N = 128; the convolution has x, B, C
     "log_linear_mamba2": [lambda D, T: 4 * (8 * 2 * D * 128 + (2 * D + 2 * 128) * (4 - 1)) + 8],
     "longformer": [cached(lambda T: WINDOW // 2, lambda D: D, counter=8)],
     "lru": [floats(lambda D, T: 2 * 128)],

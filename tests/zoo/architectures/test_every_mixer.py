@@ -71,6 +71,7 @@ FLOAT32 = {
     "kda": "S",
     "lightning_attention": "S",
     "linear_transformer": "S z",
+    "log_linear_gated_delta_net": "S",
     "log_linear_mamba2": "S",
     "lru": "x",
     "mamba": "h",

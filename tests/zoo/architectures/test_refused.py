@@ -50,6 +50,7 @@ REFUSED = {
     "linear_transformer": [({"heads": 5}, "width 12"), ({"d_keys": 0}, "d_keys"), ({"eps": 0.0}, "eps")],
     "linformer": [({"heads": 5}, "does not divide into 5 heads"), ({"k": T + 1}, f"k must lie in 1 .. {T}"),
         ({"k": 0}, "k must lie in 1")],
+    "log_linear_gated_delta_net": [({"levels": 1}, "levels"), ({"value_heads": 6}, "not a multiple")],
     "log_linear_mamba2": [({"head_dim": 5}, "heads of 5"), ({"n_groups": 5}, "5 groups"), ({"levels": 1}, "levels"),
         ({"state_size": 0}, "state_size"), ({"conv_kernel": 0}, "conv_kernel")],
     "longformer": [({"window": 3}, "even"), ({"window": 0}, "even"), ({"heads": 5}, "does not divide"),

@@ -172,6 +172,13 @@ CASES = {
         (_q, _k, _v, _per_head, _normal(B, H, T, 6)),
         mixed=2,
     ),
+    "log-linear delta rule": Case(
+        "log_linear_delta_rule",
+        lambda *x: log_linear_attention.log_linear_delta_rule(*x)[0],
+        lambda *x: log_linear_attention.log_linear_delta_rule_naive(*x)[0],
+        (_q, _unit_k, _v, _beta, _per_head, _normal(B, H, T, 6)),
+        mixed=3,
+    ),
     "long convolution": _case("long_convolution.convolve", _rows, _normal(D, T), _weight),
     "LSH attention": _case(
         "lsh_attention.lsh_attention",

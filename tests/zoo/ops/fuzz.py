@@ -39,7 +39,7 @@ import zoo.ops.cpu
 from zoo.ops import arguments, attention, delta_rule, diagonal_scan, forms, linear_attention, long_convolution
 from zoo.ops.carried_attention import path_attention
 from zoo.ops.cpu import threads
-from zoo.ops.log_linear_attention import log_linear_attention
+from zoo.ops.log_linear_attention import log_linear_attention, log_linear_delta_rule
 from zoo.ops.lsh_attention import lsh_attention
 from zoo.ops.mesa import mesa, mesa_naive
 from zoo.ops.mlstm import mlstm
@@ -76,18 +76,19 @@ NAIVE = {
     mesa: lambda *inputs, iterations=30, **more: mesa_naive(*inputs, **more),
 }
 """Where it is not what an op wraps."""
+LOG_LINEAR = log_linear_attention, log_linear_delta_rule
 CONSTANT = {
     wkv: ".state.o",
     mlstm: ".state.2",
     slstm: ".state.3",
     linear_attention.weighted_mean: ".floor",
-    log_linear_attention: ".state.0",
+    **dict.fromkeys(LOG_LINEAR, ".state.0"),
 }
 """Arguments that have no gradient."""
 SCALED = (wkv, mlstm)
 """Ops whose states hold a factor that is a constant to some forms: only gradients of their outputs are compared."""
 PADDED = dict.fromkeys((mlstm, titans_linear, ttt_linear, wkv), "mask")
-PADDED |= dict.fromkeys((log_linear_attention, lsh_attention), "valid")
+PADDED |= dict.fromkeys((*LOG_LINEAR, lsh_attention), "valid")
 """Masks of ops whose outputs are arbitrary where they are false."""
 FLOATS = (*[torch.float32] * 3, *[torch.bfloat16] * 2, torch.float64, torch.float16)
 NUMBERS: dict[Any, tuple[Any, ...]] = {
@@ -255,17 +256,19 @@ class Draw:
             given.update((name, given[name].abs() + 0.5) for name in ("q", "k", "total") if given.get(name) is not None)
         if self.op is mesa:  # whose solver must be done, and whose matrices positive, which some layouts would undo
             given.update(iterations=64, ridge=0.5 + given["ridge"].abs(), state=None)
-        if self.op in (log_linear_attention, titans_linear, ttt_linear):  # whose padding stands on the right
+        if self.op in (*LOG_LINEAR, titans_linear, ttt_linear):  # whose padding stands on the right
             if (padding := given.get(PADDED[self.op])) is not None:
                 given[PADDED[self.op]] = padding.sort(-1, descending=True).values
             if given.get("under_way"):
                 given["under_way"] = *given["under_way"][:-1], given["under_way"][-1] % given["size"]
-        if self.op is log_linear_attention and given.get("state"):  # which has a block for each bit of its steps
+        if self.op in LOG_LINEAR and given.get("state"):  # which has a block for each bit of its steps
             S, n = given["state"][0], given["state"][1].clamp(min=0)
             there = n[:, None] >> torch.arange(S.shape[2]) & 1 == 1
             given["state"] = S.masked_fill(~there[:, None, :, None, None], 0), n
         if self.op is path_attention:  # whose products must not grow
             given["w"] = F.normalize(given["w"], dim=-1)
+        if self.op is log_linear_delta_rule:  # nor these
+            given["k"] = F.normalize(given["k"], dim=-1)
         if self.op is mlstm:
             given["eps"] = 1e-9
         if self.op is slstm and given.get("state"):
