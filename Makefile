@@ -9,6 +9,7 @@
 # make gpu     an hour on a GPU: its tests, kernels, speeds and `quick`, into docs/gpu.md
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
+# make frontier  what language models since 2024 are made of, tuned: an afternoon
 # make CONSTRAINTS=constraints.txt …   with the versions that the tests last passed with
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ CONSTRAINTS ?=
 # Packages come without bytecode; whatever is imported first writes its own, in a container that forbids it too.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable
-SUITES := quick laptop fair zoo findings questions lm lra recall state seq2seq images extrapolation
+SUITES := quick laptop fair zoo findings frontier questions lm lra recall state seq2seq images extrapolation
 
 .PHONY: $(SUITES) test test-all check proofs docs site speed statistics scale gpu format clean
 
