@@ -63,3 +63,14 @@ def test_slots_are_taken_as_often_as_in_the_published_generator():
     )
     ours = tasks.build("mqar").examples("train", np.arange(n), 0).counted[:, 16::2].sum(axis=0)
     assert ((ours - theirs) ** 2 / (ours + theirs)).sum() < 49.7
+
+
+def test_stretched_inputs_have_more_pairs():
+    longer = tasks.build("mqar", vocab=66, length=16, pairs=4).stretched(8)
+    assert (longer.options["length"], longer.options["pairs"]) == (128, 32)
+    batch = longer.examples("test", np.arange(5), 0)
+    assert batch.inputs.shape == (5, 128)
+    assert (batch.counted.sum(axis=1) == 32).all()
+    for tokens, targets, counted in zip(batch.inputs, batch.targets, batch.counted, strict=True):
+        book = dict(zip(tokens[:64:2], tokens[1:64:2], strict=True))
+        assert [book[key] for key in tokens[counted]] == list(targets[counted])
