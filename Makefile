@@ -9,7 +9,7 @@
 # make gpu     an hour on a GPU: its tests, kernels, speeds and `quick`, into docs/gpu.md
 # make questions  six architectures, asked lm-evaluation-harness
 # make lm …    a family of tasks: lm lra recall state seq2seq images extrapolation; make findings, what they should show
-# make frontier  what language models since 2024 are made of, tuned: an afternoon
+# make frontier  what language models since 2024 are made of, tuned
 # make CONSTRAINTS=constraints.txt …   with the versions that the tests last passed with
 PYTHON ?= python3
 VENV ?= .venv

@@ -83,13 +83,20 @@ class GatedDeltaNet(DeltaRuleMixer):
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
+        (q, k, v, beta, g), new = self.heads_of(x, mask, state)
+        o, new["S"] = delta_rule(q, k, v, beta, g, None if state is None else state["S"])
+        return self.read(o, x), None if state is None else new
+
+    def heads_of(
+        self, x: Float[Tensor, "B T D"], mask: Mask | None, state: State | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], State]:
+        """q, k and v (B, H_v, T, ·), β and ln α (B, H_v, T), and the next state of the convolutions."""
         q, k, v, new = self.project(x, mask, state)
         q, k = (repeat(z, self.value_heads) for z in (q, k))
         a = few(x, self.a_proj.weight)  # e^{A_log} up to 16 would make several per cent of α of bfloat16's rounding
         beta, g = self.beta(x), log_decay(a, self.A_log, self.dt_bias)
         beta, g = (zero_padding(z, mask).transpose(1, 2) for z in (beta, g))
-        o, new["S"] = delta_rule(q, k, v, beta, g, None if state is None else state["S"])
-        return self.read(o, x), None if state is None else new
+        return (q, k, v, beta, g), new
 
     def reset_parameters(self, *, layer: int, depth: int) -> None:
         """See `decay_`; the rest as DeltaNet."""

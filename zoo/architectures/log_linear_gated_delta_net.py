@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.architectures.gated_delta_net import GatedDeltaNet
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
-from zoo.layers.delta_rule import log_decay
-from zoo.layers.linear import few
 from zoo.layers.tensors import in_fp32, split_heads, zero_padding, zeros_fp32
-from zoo.ops.linear_attention.naive import repeat
 from zoo.ops.log_linear_attention import levels_of, log_linear_delta_rule
 
 
@@ -83,10 +80,7 @@ class LogLinearGatedDeltaNet(GatedDeltaNet):
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
         x = zero_padding(x, mask)
-        q, k, v, new = self.project(x, mask, state)
-        q, k = (repeat(z, self.value_heads) for z in (q, k))
-        beta, g = self.beta(x), log_decay(few(x, self.a_proj.weight), self.A_log, self.dt_bias)
-        beta, g = (zero_padding(z, mask).transpose(1, 2) for z in (beta, g))
+        (q, k, v, beta, g), new = self.heads_of(x, mask, state)
         past = None if state is None else (state["S"], state["steps"])
         o, after = log_linear_delta_rule(q, k, v, beta, g, self.scales(self.l_proj(x)), past, mask)
         if after is None:

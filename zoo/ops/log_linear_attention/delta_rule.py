@@ -70,8 +70,9 @@ def chunked(
     level = bit_length((t[:, None] ^ t).tril(), highest).expand(*scales.shape[:-1], C)
     o = (A * scales.gather(-1, level)).to(V.dtype) @ V
     S = written @ V.to(wide)  # of blocks: (B, H, P, K, V)
-    decayed = g.cumsum(-2).exp() * K
-    R = g.cumsum(-2).exp() * Q - A @ decayed
+    from_start = g.cumsum(-2).exp()
+    decayed = from_start * K
+    R = from_start * Q - A @ decayed
     total = g.sum(-2, keepdim=True).exp() * torch.eye(K.shape[-1], dtype=wide, device=q.device) - written @ decayed
     for i in range((N - 1).bit_length()):
         later = torch.tensor([n for n in range(N) if n >> i & 1], device=q.device)  # chunks in the later of two blocks
