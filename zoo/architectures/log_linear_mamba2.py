@@ -21,7 +21,7 @@ from zoo.architectures import register
 from zoo.architectures.mamba2 import GatedRMSNorm
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
 from zoo.layers.linear import branch_, softplus_bias_
-from zoo.layers.ranges import at_least_one, positive
+from zoo.layers.ranges import at_least_one, head_near, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.log_linear_attention import levels_of, log_linear_attention
@@ -35,7 +35,7 @@ from zoo.ops.log_linear_attention import levels_of, log_linear_attention
     deviations=(
         "as many levels as the longest sequence has, where the official code has 15, for 16,384 steps; in a longer one "
         "the highest level has all that is older",
-        "head_dim is 64, or where that does not divide the channels the largest divisor of 64 that does",
+        "head_dim is 64, or where that does not divide the channels the divisor of them that is nearest in ratio",
         "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
         "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
         "the convolution keeps PyTorch's initial values, as the official layer does; the official model has N(0, 0.02)",
@@ -51,7 +51,7 @@ class LogLinearMamba2(Mixer):
 
     Args:
         state_size: N. expand: channels inside, as a multiple of the width. n_groups: groups of heads with B and C.
-        head_dim: channels per head; None for 64, or the largest divisor of the channels that 64 has too.
+        head_dim: channels per head; None for the divisor of them nearest 64.
         levels: of λ; None for as many as the longest sequence has.
         conv_kernel: the width of the convolution. use_conv_bias, use_bias: of it, and of both projections.
         norm_eps: ε of the norm.
@@ -82,7 +82,7 @@ class LogLinearMamba2(Mixer):
         if levels is not None and levels < 2:
             raise ValueError(f"{name}: levels must be at least 2, of the present step and of the past, got {levels}")
         inner = expand * context.width
-        self.head_dim = math.gcd(64, inner) if head_dim is None else head_dim
+        self.head_dim = head_near(inner) if head_dim is None else head_dim
         if inner % (self.head_dim * n_groups):
             raise ValueError(f"{name}: {inner} channels do not divide into {n_groups} groups of heads of {head_dim}")
         self.heads, self.groups, self.state_size = inner // self.head_dim, n_groups, state_size

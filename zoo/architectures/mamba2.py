@@ -19,7 +19,7 @@ from zoo.architectures import register
 from zoo.architectures.mamba import start_projections
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
 from zoo.layers.linear import softplus_bias_
-from zoo.layers.ranges import at_least_one, check_step_sizes, positive
+from zoo.layers.ranges import at_least_one, check_step_sizes, head_near, positive
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
@@ -32,7 +32,7 @@ from zoo.ops.norms import gated_rms, rms
     "Space Duality, arXiv:2405.21060, section 7",
     source="https://github.com/state-spaces/mamba (mamba_ssm/modules/mamba2.py, mamba2_simple.py)",
     deviations=(
-        "headdim is 64, or where that does not divide the channels the largest divisor of 64 that does",
+        "headdim is 64, or where that does not divide the channels the divisor of them that is nearest in ratio",
         "chunks are of 64 steps, not 256, which changes the speed only",
         "with several groups the gated norm is taken per group, as in Mamba2; norm_groups=1 is Mamba2Simple's",
         "no learnable initial state (an option of Mamba2Simple)",
@@ -49,7 +49,7 @@ class Mamba2(Mixer):
 
     Args:
         d_state: N. d_conv: the width of the convolution. expand: channels inside, as a multiple of the width.
-        headdim: P, channels per head. None: 64, or the largest divisor of the channels that 64 has too.
+        headdim: P, channels per head. None: the divisor of the channels nearest 64.
         ngroups: groups of heads with B and C of their own.
         d_ssm: channels that go through the state space, the others through a gated MLP. None: all.
         D_has_hdim: a D per channel, not per head. rmsnorm: whether the gated norm is there, or the gate alone.
@@ -91,7 +91,7 @@ class Mamba2(Mixer):
         positive("mamba2", expand=expand)
         inner = int(expand * context.width)
         d_ssm = inner if d_ssm is None else d_ssm
-        headdim = math.gcd(64, d_ssm) if headdim is None else headdim
+        headdim = head_near(d_ssm) if headdim is None else headdim
         norm_groups = ngroups if norm_groups is None else norm_groups
         at_least_one(
             "mamba2", d_state=d_state, d_conv=d_conv, headdim=headdim, d_ssm=d_ssm, **{"expand · width": inner}

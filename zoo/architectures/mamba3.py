@@ -30,7 +30,7 @@ from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, 
 from zoo.layers.linear import softplus_bias_
 from zoo.layers.norms import RMSNorm
 from zoo.layers.qkv import Turn, turn
-from zoo.layers.ranges import at_least_one, check_step_sizes, positive
+from zoo.layers.ranges import at_least_one, check_step_sizes, head_near, positive
 from zoo.layers.tensors import in_fp32, merge_heads, split_heads, take_steps, zero_padding, zeros_fp32
 from zoo.ops.linear_attention import linear_attention
 from zoo.ops.linear_attention.naive import repeat
@@ -43,7 +43,7 @@ from zoo.ops.linear_attention.naive import repeat
     "fla/layers/mamba3.py",
     deviations=(
         "d_state is 64, with which the paper matches Mamba-2's 128; the official default is 128",
-        "headdim is 64, or where that does not divide the channels the largest divisor of 64 that does",
+        "headdim is 64, or where that does not divide the channels the divisor of them that is nearest in ratio",
         "A = −softplus(a), as in the paper and in fla; state-spaces/mamba has had a function with heavier tails there "
         "since June 2026",
         "the past state and the present input are added up apart, where the official kernels add what the next step "
@@ -60,7 +60,7 @@ class Mamba3(Mixer):
 
     Args:
         d_state: N. expand: channels inside, as a multiple of the width.
-        headdim: P, channels per head. None: 64, or the largest divisor of the channels that 64 has too.
+        headdim: P, channels per head. None: the divisor of the channels nearest 64.
         ngroups: groups of heads with B and C of their own.
         rope_fraction: the part of the N channels that turns, ½ or 1, from the front (in pairs i, i + N/2 with is_mimo).
         dt_min, dt_max, dt_init_floor: Δ starts log-uniform between the first two, and at the third at least.
@@ -93,7 +93,7 @@ class Mamba3(Mixer):
     ) -> None:
         super().__init__(context)
         inner = expand * context.width
-        P = math.gcd(64, inner) if headdim is None else headdim
+        P = head_near(inner) if headdim is None else headdim
         at_least_one("mamba3", d_state=d_state, expand=expand, headdim=headdim, ngroups=ngroups, mimo_rank=mimo_rank)
         if inner % P:
             raise ValueError(f"mamba3: {inner} channels do not divide into heads of {P} (headdim)")

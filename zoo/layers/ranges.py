@@ -53,6 +53,12 @@ def shared_heads(name: str, heads: int, kv_heads: int | None) -> int:
     return shared
 
 
+def head_near(channels: int, near: int = 64) -> int:
+    """The divisor of `channels` whose ratio to `near` is closest to 1: heads of that width split them evenly."""
+    divisors = [size for size in range(1, channels + 1) if channels % size == 0]
+    return min(divisors, key=lambda size: abs(math.log(size / near)), default=near)
+
+
 def width_multiple(heads: int, *expansions: float) -> int:
     """The smallest width D for which D and D times each expansion divide into `heads`."""
     shares = [heads / Fraction(expand).limit_denominator(1000) for expand in expansions if expand > 1e-3]
