@@ -17,8 +17,8 @@ from zoo.types import Batch, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-Group: TypeAlias = Literal["S3", "S5", "A5", "A4xZ5", "Z60"]
-ORDERS: dict[str, int] = {"S3": 6, "S5": 120, "A5": 60, "A4xZ5": 60, "Z60": 60}
+Group: TypeAlias = Literal["S3", "S5", "A5", "A4xZ5", "Z60", "Z2"]
+ORDERS: dict[str, int] = {"S3": 6, "S5": 120, "A5": 60, "A4xZ5": 60, "Z60": 60, "Z2": 2}
 """How many elements each group has."""
 HEAD = 12
 """Elements by which a sequence belongs to a split."""
@@ -63,7 +63,7 @@ def cayley(group: str) -> Ids:
         "splits share no sequence: the split of a sequence follows from its first 12 elements",
         "the paper reports the fewest layers that reach 90 %; here the share of sequences that are all right is the "
         "score, which the official code stops by",
-        "S3 is in the official data, not in the paper",
+        "S3 is in the official data, not in the paper; Z2 in neither",
     ),
 )
 class WordProblem(Generated):
@@ -71,13 +71,14 @@ class WordProblem(Generated):
 
     Inputs are elements x₁ x₂ … drawn uniformly, targets y_t = x₁·x₂·…·x_t, all of which count; numbers and the product
     are those of `cayley`. The word problem of S5 and A5 is complete for NC¹, that of A4xZ5 (solvable) and Z60 (abelian)
-    is not, if TC⁰ ≠ NC¹.
+    is not, if TC⁰ ≠ NC¹. That of Z2 is the parity of every prefix, which asks a linear state for a negative eigenvalue
+    (Grazzi et al. 2025, arXiv:2411.12537, theorem 1).
 
     `exact`, the score, is the share of sequences that are right at every step; `accuracy` that of right steps, `last`
     that of right last steps. inputs, targets: (B, T).
 
     Args:
-        group: S5 (120 elements), A5, A4xZ5, Z60 (60) or S3 (6). length: T.
+        group: S5 (120 elements), A5, A4xZ5, Z60 (60), S3 (6) or Z2. length: T.
     """
 
     role = "lm"

@@ -39,7 +39,7 @@ REFUSED = [
     ("parity", {"longest_train": 8}, "parity: longest_train must be a whole number of at least 9, got 8"),
     ("parity", {"longest_train": 50}, "parity: shortest_test must be a whole number of at least 51, got 41"),
     ("parity", {"longest_test": 40}, "parity: longest_test must be a whole number of at least 41, got 40"),
-    ("word_problem", {"group": "D8"}, "word_problem: group must be one of S3, S5, A5, A4xZ5, Z60, got 'D8'"),
+    ("word_problem", {"group": "D8"}, "word_problem: group must be one of S3, S5, A5, A4xZ5, Z60, Z2, got 'D8'"),
     ("word_problem", {"length": 1}, "word_problem: length must be a whole number of at least 2"),
     ("word_problem", {"group": "S3", "length": 4}, "word_problem: S3 has only 1296 sequences of 4; raise length"),
     ("imdb", {"length": 63}, "imdb: length must be a whole number of at least 64, got 63"),
