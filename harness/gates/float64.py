@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Float64Copy:
     """What rounding may change."""
     about: str
     device: torch.device
+    seed: int = field(default_factory=lambda: random.SystemRandom().getrandbits(63))
+    """Of the random numbers in every call."""
 
     @classmethod
     def of(cls, model: Model, batch: Batch) -> Float64Copy:
@@ -51,7 +54,7 @@ class Float64Copy:
         """Logits, with the same random numbers in every call."""
         with torch.random.fork_rng():
             # torch.manual_seed formats its caller's stack for every kind of accelerator, also where there is none
-            (torch.random.default_generator if self.device.type == "cpu" else torch.random).manual_seed(0)
+            (torch.random.default_generator if self.device.type == "cpu" else torch.random).manual_seed(self.seed)
             double = next(self.model.parameters()).dtype == torch.float64
             return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
 

@@ -38,32 +38,40 @@ def causal(subject: Subject) -> Gate:
     if subject.model.traits.causal != "strict":
         return result(math.inf, precise.limit, "the architecture itself does not claim to be strictly causal")
     batch, found = rows(subject.batch(), slice(0, 2)).tensors(precise.device), 0.0
-    cuts = _thinned(_cuts(subject.model, batch), subject, batch)
+    chance = subject.generator()
+    cuts = _thinned(_cuts(subject.model, batch, chance), subject, batch)
     for training in (False, True):
         with torch.no_grad(), undone(precise.model, training=training):
             before = precise(batch)
-            some = [cuts[0], cuts[len(cuts) // 2], cuts[-1]]
+            some = sorted({cuts[0], *subject.draw.sample(cuts, min(2, len(cuts))), cuts[-1]})
             draws = [(cut, draw) for cut in cuts for draw in range(4 if cut in some else 1)]
             if training:  # one at a time: random numbers are the same in a batch of the same size only
-                found = max(found, *(_leak(precise, subject.model, batch, before, [(cut, 0)]) for cut in some))
+                found = max(found, *(_leak(precise, subject.model, batch, before, [(cut, 0)], chance) for cut in some))
             else:
                 count = max(1, TOGETHER // max(batch.inputs.numel(), before[..., 0].numel()))
                 for first in range(0, len(draws), count):
                     part = draws[first : first + count]
-                    leak = _leak(precise, subject.model, batch, before, part)
+                    leak = _leak(precise, subject.model, batch, before, part, chance)
                     if leak > precise.limit:  # perhaps only as so many rows are in the batch
-                        leak = max(_leak(precise, subject.model, batch, before, [one]) for one in part)
+                        leak = max(_leak(precise, subject.model, batch, before, [one], chance) for one in part)
                     found = max(found, leak)
             for cut in some:
-                with _enlarged(precise.model, batch, cut):
+                with _enlarged(precise.model, batch, cut, chance):
                     found = max(found, relative(precise(batch)[:, :cut], before[:, :cut]))
     about = "largest relative change of past logits when the future is replaced"
     return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
 
 
-def _leak(precise: Float64Copy, model: Model, batch: Batch, before: Tensor, draws: Sequence[tuple[int, int]]) -> float:
+def _leak(
+    precise: Float64Copy,
+    model: Model,
+    batch: Batch,
+    before: Tensor,
+    draws: Sequence[tuple[int, int]],
+    chance: torch.Generator,
+) -> float:
     """The largest change of logits before a cut, over all (cut, draw), whose futures go through the model together."""
-    changed = precise(joined([_other_future(model, batch, cut, draw) for cut, draw in draws]))
+    changed = precise(joined([_other_future(model, batch, cut, draw, chance) for cut, draw in draws]))
     pairs = zip(draws, changed.split(len(batch)), strict=True)
     return max(relative(logits[:, :cut], before[:, :cut]) for (cut, _), logits in pairs)
 
@@ -73,11 +81,12 @@ def _as_scored(subject: Subject) -> Iterator[Gate]:
 
     What leaks only in float32, or only among as many examples as are scored together, is seen here.
     """
+    chance = subject.generator()
     for batch, before in subject.scored:
-        found = 0.0
-        for cut in _evenly(_cuts(subject.model, batch), 6):
+        found, cuts = 0.0, _cuts(subject.model, batch, chance)
+        for cut in {cuts[0], *subject.draw.sample(cuts, min(4, len(cuts))), cuts[-1]}:
             for draw in range(2):
-                changed = subject.model(_other_future(subject.model, batch, cut, draw))
+                changed = subject.model(_other_future(subject.model, batch, cut, draw, chance))
                 found = max(found, relative(changed[:, :cut], before[:, :cut]))
         yield result(found, AS_SCORED, "largest relative change of past logits from those scored")
 
@@ -91,27 +100,28 @@ def gradient_leak(subject: Subject) -> Gate:
     about = "largest gradient of past outputs by future embedded inputs, over that by past ones"
     precise = subject.float64
     batch, found = rows(subject.batch(), slice(0, 2)).tensors(precise.device), 0.0
-    cuts = _cuts(subject.model, batch)
+    chance = subject.generator()
+    cuts = _cuts(subject.model, batch, chance)
     for training in (False, True):
         with undone(precise.model, training=training):
-            for cut in {cuts[0], cuts[len(cuts) // 3], cuts[2 * len(cuts) // 3], cuts[-1]}:
-                leak = _gradient_leak(precise, subject.model, batch, cut)
+            for cut in {cuts[0], *subject.draw.sample(cuts, min(2, len(cuts))), cuts[-1]}:
+                leak = _gradient_leak(precise, subject.model, batch, cut, chance)
                 if leak is None:
                     return result(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
                 found = max(found, leak)
     return result(found, precise.limit, f"{about}, {precise.about}")
 
 
-def _gradient_leak(precise: Float64Copy, model: Model, batch: Batch, cut: int) -> float | None:
+def _gradient_leak(precise: Float64Copy, model: Model, batch: Batch, cut: int, chance: torch.Generator) -> float | None:
     """Which steps of the embedding belong to the future is seen from what other tokens there change."""
     changed, embedded = list[Tensor](), list[Tensor]()
     with _hooked(precise.model, changed.append), torch.no_grad():
-        precise(_other_future(model, batch, cut, 1))
+        precise(_other_future(model, batch, cut, 1, chance))
     with _hooked(precise.model, embedded.append), torch.enable_grad():
         logits = precise(batch)
         if not embedded or not logits.requires_grad:
             return None
-        weight = torch.randn(logits[:, :cut].shape, generator=torch.Generator().manual_seed(cut), dtype=torch.float64)
+        weight = torch.randn(logits[:, :cut].shape, generator=chance, dtype=torch.float64)
         scalar = (logits[:, :cut] * weight.to(logits)).sum()
         inputs = [x for x in embedded if x.requires_grad]
         grads = torch.autograd.grad(scalar, inputs, allow_unused=True)
@@ -132,12 +142,11 @@ def _field(role: str) -> str:
     return "inputs" if role == "lm" else "decoder_inputs"
 
 
-def _cuts(model: Model, batch: Batch) -> list[int]:
+def _cuts(model: Model, batch: Batch, chance: torch.Generator) -> list[int]:
     """Where the future begins: everywhere in short sequences, else behind targets that count, and at random."""
     steps = getattr(batch, _field(model.role)).shape[1]
     if steps <= EVERY:
         return list(range(1, steps)) or [1]
-    chance = torch.Generator().manual_seed(0)
     fixed = {1, 2, steps // 3, steps // 2, steps - 2, steps - 1}
     counted = torch.ones(steps) if batch.counted is None else batch.counted.cpu().any(0)[:steps].float()
     wanted = [
@@ -151,15 +160,10 @@ def _thinned(cuts: list[int], subject: Subject, batch: Batch) -> list[int]:
     """Fewer for large models on long sequences, whose passes in float64 take seconds; four at least."""
     one = 2 * sizing.parameters(subject.model) * batch.inputs.numel()
     most = max(4, int(AFFORDED / one))
-    return cuts if len(cuts) <= most else sorted(_evenly(cuts, most))
+    return cuts if len(cuts) <= most else sorted(subject.draw.sample(cuts, most))
 
 
-def _evenly(cuts: list[int], count: int) -> set[int]:
-    """At most this many of the cuts, from the first to the last."""
-    return {cuts[i * (len(cuts) - 1) // (count - 1)] for i in range(count)}
-
-
-def _other_future(model: Model, batch: Batch, cut: int, draw: int) -> Batch:
+def _other_future(model: Model, batch: Batch, cut: int, draw: int, chance: torch.Generator) -> Batch:
     """A batch with other tokens from the cut on: shifted, drawn at random, all the last of the vocabulary, or all 0."""
     field = _field(model.role)
     vocab = (model.shape.vocab if model.role == "lm" else model.shape.outputs) or 1
@@ -168,7 +172,7 @@ def _other_future(model: Model, batch: Batch, cut: int, draw: int) -> Batch:
     if draw == 0:
         changed[:, cut:] = (ahead + 1 + changed[:, :1] % 7) % vocab
     elif draw == 1:
-        drawn = torch.randint(1, max(2, vocab), ahead.shape, generator=torch.Generator().manual_seed(cut))
+        drawn = torch.randint(1, max(2, vocab), ahead.shape, generator=chance)
         changed[:, cut:] = (ahead + drawn.to(ahead.device)) % vocab
     else:
         changed[:, cut:] = vocab - 1 if draw == 2 else 0
@@ -188,7 +192,7 @@ def _hooked(model: Model, hook: Callable[[Tensor], Tensor | None]) -> Iterator[N
             handle.remove()
 
 
-def _enlarged(model: Model, batch: Batch, cut: int) -> AbstractContextManager[None]:
+def _enlarged(model: Model, batch: Batch, cut: int, chance: torch.Generator) -> AbstractContextManager[None]:
     """The future's embedded inputs replaced by large vectors, where the embedding's rows are the steps themselves."""
     steps, source = getattr(batch, _field(model.role)).shape[1], 0 if model.role == "lm" else batch.inputs.shape[1]
     seen: list[int] = []
@@ -200,7 +204,7 @@ def _enlarged(model: Model, batch: Batch, cut: int) -> AbstractContextManager[No
         whole = length == steps or (length == source + steps and batch.mask is None)
         if not whole or encoder:
             return None
-        drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(cut))
+        drawn = torch.randn(output.shape, generator=chance)
         ahead = torch.arange(length, device=output.device) >= (cut if length == steps else source + cut)
         return torch.where(ahead[:, None], LARGE * drawn.to(output) * output.detach().abs().mean(), output)
 

@@ -1,7 +1,10 @@
 """Everything a model can remember numbers in, declared or not: parameters, buffers, attributes, closures, modules."""
 
+import gc
 import sys
 import types
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,11 +16,14 @@ from torch import Tensor, nn
 Kind = Literal["parameter", "buffer", "attribute", "shared"]
 OURS = ("zoo", "torch", "tasks", "harness", "numpy", "builtins")
 DEEP = 6
+KEPT = ("__builtins__", "__loader__", "__spec__")
+FEW = 64
+"""Bytes that are no place to hide in: names and counters."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor or array."""
+    """One tensor or array, or a container of numbers."""
 
     kind: Kind
     count: int
@@ -48,14 +54,30 @@ def inventory(model: nn.Module) -> Inventory:
         for own, value in vars(module).items():
             if own not in ("_parameters", "_buffers", "_modules"):
                 _walk(value, f"{name}.{own}", "attribute", found, seen, DEEP)
-        kind = type(module)
-        if kind.__module__.split(".")[0] not in OURS:
-            for base in kind.__mro__:
-                if base.__module__.split(".")[0] not in OURS:
-                    _walk(_own(base), f"class {base.__name__}", "shared", found, seen, DEEP)
-            whole = sys.modules.get(kind.__module__)
-            if whole is not None:
-                _walk(_own(whole), f"module {kind.__module__}", "shared", found, seen, DEEP)
+        for base in filter(_foreign, type(module).__mro__):
+            _walk(_own(base), f"class {base.__name__}", "shared", found, seen, DEEP)
+            _walk(sys.modules.get(base.__module__), f"module {base.__module__}", "shared", found, seen, DEEP)
+    for home, name, value in _lent({base for _, module in parts for base in type(module).__mro__}):
+        _walk(value, f"{home}.{name}", "shared", found, seen, 1)
+    return found
+
+
+def _lent(kinds: set[type]) -> Iterator[tuple[str, str, Any]]:
+    """What holds numbers in modules and classes of others, where any code can put it."""
+    for home in (*sys.modules.values(), *kinds):
+        for name, value in tuple(getattr(home, "__dict__", {}).items()):
+            if type(value) in HOLDERS or (type(value) in (list, deque) and value and type(value[0]) in ITEMS):
+                yield str(getattr(home, "__name__", "")), name, value
+
+
+HOLDERS = {Tensor, nn.Parameter, np.ndarray, bytes, bytearray, array}
+ITEMS = {*HOLDERS, float, int}
+
+
+def reachable(value: Any) -> Inventory:
+    """Every tensor, array and container of numbers that can be reached from an object."""
+    found: Inventory = {}
+    _walk(value, "", "attribute", found, {}, DEEP)
     return found
 
 
@@ -75,15 +97,17 @@ def numbers(module: nn.Module) -> int:
 
 def _own(home: Any) -> dict[str, Any]:
     """What a class or module defines, without what Python keeps there."""
-    return {name: value for name, value in vars(home).items() if not name.startswith("__")}
+    return {name: value for name, value in vars(home).items() if name not in KEPT}
 
 
 def _walk(value: Any, path: str, kind: Kind, found: Inventory, seen: dict[int, Any], depth: int) -> None:
-    if isinstance(value, (str, bytes, int, float, complex, bool, type(None), types.ModuleType, torch.dtype)):
-        return
-    if id(value) in seen or depth < 0:
+    if isinstance(value, (float, complex, bool, type(None), torch.dtype)) or id(value) in seen or depth < 0:
         return
     seen[id(value)] = value
+    if isinstance(value, (str, bytes, bytearray, memoryview, array, int)):
+        if (size := _bytes(value)) > FEW:
+            found[path] = Part(kind, size // 4, hash(value if isinstance(value, (str, int)) else bytes(value)))
+        return
     if isinstance(value, (Tensor, np.ndarray)):
         count = value.numel() if isinstance(value, Tensor) else value.size
         found[path] = Part(kind, int(count), _sum(value), isinstance(value, nn.Parameter) and value.requires_grad)
@@ -101,15 +125,40 @@ def _walk(value: Any, path: str, kind: Kind, found: Inventory, seen: dict[int, A
             return
         cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         _walk([*cells, *(function.__defaults__ or ()), vars(function)], path, "shared", found, seen, depth - 1)
-    elif isinstance(value, (nn.Module, torch.optim.Optimizer, types.SimpleNamespace)) or _foreign(type(value)):
+    elif isinstance(value, (nn.Module, torch.optim.Optimizer)):
+        for own, inner in list(vars(value).items()):
+            _walk(inner, f"{path}.{own}", kind, found, seen, depth - 1)
+    elif isinstance(value, types.ModuleType):
+        if _home(value.__name__) and "site-packages" not in (getattr(value, "__file__", None) or "site-packages"):
+            _walk(_own(value), f"module {value.__name__}", "shared", found, seen, depth)
+    elif not isinstance(value, type) and (_foreign(type(value)) or type(value).__module__ in CONTAINERS):
         for own, inner in list(getattr(value, "__dict__", {}).items()):
             _walk(inner, f"{path}.{own}", kind, found, seen, depth - 1)
+        for place, inner in enumerate(gc.get_referents(value)):  # slots, deques, partials, iterators, generators
+            if not isinstance(inner, type):
+                _walk(inner, f"{path}<{place}>", kind, found, seen, depth - 1)
+
+
+CONTAINERS = ("builtins", "types", "collections", "functools", "itertools", "weakref", "_weakref", "queue")
+"""Python's own modules with classes whose instances hold others."""
+
+
+def _home(module: str) -> bool:
+    """Whether a module, by its name, is a plug-in's: neither ours nor Python's."""
+    home = module.split(".")[0]
+    return home not in OURS and home not in sys.stdlib_module_names
 
 
 def _foreign(kind: type) -> bool:
-    """Whether a class is a plug-in's: neither ours nor Python's."""
-    home = kind.__module__.split(".")[0]
-    return kind is not type and home not in OURS and home not in sys.stdlib_module_names
+    """Whether a class is a plug-in's."""
+    return kind is not type and _home(kind.__module__)
+
+
+def _bytes(value: Any) -> int:
+    """How many bytes a string, a whole number or a buffer holds."""
+    if isinstance(value, int):
+        return value.bit_length() // 8
+    return len(value) if isinstance(value, str) else memoryview(value).nbytes
 
 
 def _filled(cell: Any) -> bool:
@@ -133,7 +182,11 @@ def bits(tensors: Iterable[Tensor]) -> int:
     for tensor in tensors:
         flat = tensor.detach()
         flat = torch.view_as_real(flat) if flat.is_complex() else flat
-        flat = flat.contiguous().reshape(-1).view(torch.uint8)
+        flat = flat.contiguous().reshape(-1)
+        flat = (
+            flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
+        )  # one number of a view
+        flat = flat.view(torch.uint8)
         flat = flat.clone() if flat.storage_offset() % 8 else flat
         whole = flat.numel() // 8 * 8
         parts.append(flat[:whole].view(torch.int64).sum())

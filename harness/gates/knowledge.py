@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ NATURAL, DRAWN = 0.25, 0.1
 the published records), splits of one generator only by chance."""
 NATURAL_RIGHT, DRAWN_RIGHT = 0.15, 0.05
 """The same in right answers."""
+EVEN = 0.01
+"""By how much a parameter's numbers may differ from their mean at the start and yet be a gate that may open later."""
 FRESH = 256
 """Examples on which equality by chance is measured."""
 OVERLAP = 0.02
@@ -86,7 +88,7 @@ def _together(subject: Subject) -> int:
 
 
 def _answers(subject: Subject, model: Model, split: Split) -> Answers:
-    return answers(model, subject.task.evaluation(split, size=_together(subject), limit=_limit(subject)))
+    return answers(model, subject.drawn(split, size=_together(subject), limit=_limit(subject)))
 
 
 @gate("the model knows answers before it is trained")
@@ -94,27 +96,40 @@ def untrained(subject: Subject) -> Gate:
     """Score the architecture built anew, by two seeds, and the trained model with new parameters, on test examples.
 
     A network that was not trained may lean towards answers that are common, but then the answers to other examples fit
-    what it says as well as an example's own.
+    what it says as well as an example's own. What starts at nothing, and so may hide what is behind it, is judged with
+    the values that training gave it, and with drawn ones.
     """
-    fresh = subject.built(subject.seed + 7919)
-    models = [fresh, subject.built(subject.seed)]
-    try:
-        renewed = copy.deepcopy(subject.model).eval()
-        own = dict(renewed.named_parameters())
-        if {n: p.shape for n, p in own.items()} == {n: p.shape for n, p in fresh.named_parameters()}:
-            for name, parameter in fresh.named_parameters():
-                own[name].data.copy_(parameter.data)
-            models.append(renewed)
-    except Exception:  # tensors inside a graph cannot be copied; the new models are judged alone
-        models = models[:2]
+    models = [subject.built(subject.draw.getrandbits(32)), subject.built(subject.seed)]
+    models += _renewed(subject)
     return worst(*(_knows(_answers(subject, model, "test"), subject.task.shape.outputs) for model in models))
+
+
+def _renewed(subject: Subject) -> Iterator[Model]:
+    """The trained model with new parameters: all; all but those that started at one value; these drawn, twice."""
+    fresh = dict(subject.built(subject.draw.getrandbits(32)).named_parameters())
+    chance = subject.generator()
+    for even in ("new", "trained", "drawn", "drawn"):
+        try:
+            model = copy.deepcopy(subject.model).eval()
+        except Exception:  # tensors inside a graph cannot be copied; the new models are judged alone
+            return
+        own = dict(model.named_parameters())
+        if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in fresh.items()}:
+            return
+        for name, parameter in fresh.items():
+            started_even = bool((parameter - parameter.mean()).abs().max() <= EVEN)
+            if even == "drawn" and started_even:
+                own[name].data.copy_(torch.randn(parameter.shape, generator=chance))
+            elif even != "trained" or not started_even:
+                own[name].data.copy_(parameter.data)
+        yield model
 
 
 def _knows(found: Answers, outputs: int) -> Gate:
     def beyond(better: NDArray[np.float64]) -> float:
         return float(better.mean() - 6 * better.std() / math.sqrt(len(better)))
 
-    nats = beyond(found.other_nats - found.nats) / math.log(max(outputs, 2))
+    nats = beyond(np.nan_to_num(found.other_nats - found.nats)) / math.log(max(outputs, 2))
     right = beyond(found.right - found.other_right)
     about = "before training, beyond what other examples' targets give, less six standard errors"
     return worst(result(nats, MARGIN, f"certainty {about}"), result(right, RIGHT_MARGIN, f"right answers {about}"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.gates.float64 import COARSE
+from harness.gates.hidden import every
 from harness.gates.measure import nan_to_inf, relative, result, worst
 from harness.gates.registry import FIRST, gate
 from harness.gates.subject import AS_SCORED, Subject, joined
@@ -16,7 +17,7 @@ from harness.gates.watch import ill_formed
 from harness.records.record import Gate
 from tasks.base import Task, Totals
 from tasks.parts import rows
-from zoo.contract import Batch
+from zoo.contract import Batch, Model
 
 SUMS = 512
 """Classes a sum goes over, times places it is formed at; beyond, a part is compared with the softmax."""
@@ -37,10 +38,11 @@ def normalised(subject: Subject) -> Gate:
     if wrong:
         return result(math.inf, 1e-3, f"the model gives {wrong}")
     classes = logits.shape[-1]
-    places = _places(batch)[: max(1, min(4, SUMS // classes))]
+    chance = subject.generator()
+    places = _places(batch, chance)[: max(1, min(4, SUMS // classes))]
     chosen = list(range(classes))
     if classes > 4 * SUMS:
-        chosen = sorted({*torch.randint(classes, (256,), generator=torch.Generator().manual_seed(0)).tolist()})
+        chosen = sorted({*torch.randint(classes, (256,), generator=chance).tolist()})
     try:
         found = max((_deviation(subject.task, logits, batch, place, chosen) for place in places), default=0.0)
     except Exception as error:  # a plug-in task may raise anything
@@ -48,10 +50,10 @@ def normalised(subject: Subject) -> Gate:
     return result(found, 1e-3, about)
 
 
-def _places(batch: Batch) -> list[tuple[int, ...]]:
+def _places(batch: Batch, chance: torch.Generator) -> list[tuple[int, ...]]:
     counted = torch.ones_like(batch.targets, dtype=torch.bool) if batch.counted is None else batch.counted
     found = [tuple(place) for place in counted.nonzero().tolist()]
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(found), generator=chance).tolist()
     return [found[index] for index in order]
 
 
@@ -111,14 +113,19 @@ def _scored(subject: Subject, batch: Batch) -> tuple[Tensor, list[list[int]]]:
 
 @gate("outputs depend on the targets")
 def answers_unseen(subject: Subject) -> Gate:
-    """Other targets, the same inputs, through the very scoring the record was made by: equal logits, equal answers."""
+    """Other targets, the same inputs, through the very scoring the record was made by: equal logits, equal answers.
+
+    And those of other examples in batches that the record was scored on.
+    """
     batch, outputs = subject.batch(), subject.task.shape.outputs
-    chance = torch.Generator().manual_seed(1)
-    shift = torch.randint(1, max(2, outputs), batch.targets.shape, generator=chance)
+    shift = torch.randint(1, max(2, outputs), batch.targets.shape, generator=subject.generator())
     other = replace(batch, targets=(batch.targets + shift) % outputs)
     (before, written), (after, rewritten) = _scored(subject, batch), _scored(subject, other)
-    difference = relative(after, before) if written == rewritten else math.inf
-    return result(difference, 1e-6, "largest relative change of logits when the targets are others")
+    found = [relative(after, before) if written == rewritten else math.inf]
+    for scored, logits in subject.scored:
+        turned = replace(scored, targets=scored.targets.flip(0))
+        found.append(relative(subject.model(turned), logits))
+    return result(max(found), 1e-6, "largest relative change of logits when the targets are others")
 
 
 @gate("an example's outputs depend on how many are scored with it")
@@ -173,20 +180,37 @@ def repeatable(subject: Subject) -> Gate:
 
 @gate("the saved weights do not give the scores")
 def weights_alone(subject: Subject) -> Gate:
-    """A model built anew that gets the saved weights gives the same logits, as it must when a run goes on."""
+    """A model built anew that gets the saved weights gives the same logits, as it must when a run goes on.
+
+    Weights are parameters and buffers, and nothing that a module may add to them.
+    """
     about = "largest relative difference to a new model with the saved weights"
     batch = subject.batch().tensors(subject.device)
-    try:
-        twin = subject.built(subject.seed)
-        twin.load_state_dict(subject.model.state_dict())
-    except RuntimeError as error:
-        return result(math.inf, COARSE, f"{about}: {' '.join(str(error).split())[:200]}")
+    twin = subject.built(subject.seed)
+    own, saved = _tensors(twin), _tensors(subject.model)
+    if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
+        odd = sorted(own.keys() ^ saved.keys()) or [n for n in own if own[n].shape != saved[n].shape]
+        return result(math.inf, COARSE, f"{about}: {', '.join(odd[:3])} not there, or of another shape")
+    for name, tensor in own.items():
+        tensor.data.copy_(saved[name])
     pairs = [(batch, subject.model(batch)), *subject.scored]
     return result(max(relative(twin(batch), logits) for batch, logits in pairs), COARSE, about)
 
 
-@gate("scoring changes the model", when=FIRST)
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Parameters, and buffers that are saved, by name."""
+    parts = [(f"{name}." if name else "", part) for name, part in every(model)]
+    return {
+        f"{name}{own}": tensor
+        for name, part in parts
+        for own, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None and own not in part._non_persistent_buffers_set
+    }
+
+
+@gate("scoring changes the model, or what it is asked", when=FIRST)
 def evaluation_frozen(subject: Subject) -> Gate:
-    """Nothing that a model can remember numbers in changes while it is scored."""
-    count = subject.watch.violations.get("scoring changed the model", 0)
-    return result(count, 0, "evaluations that changed a parameter, buffer or other tensor of the model")
+    """Nothing that a model can remember numbers in changes while it is scored, nor does what it is given."""
+    seen = subject.watch.violations
+    count = seen.get("scoring changed the model", 0) + seen.get("a batch was changed while it was scored", 0)
+    return result(count, 0, "evaluations that changed a tensor of the model, and batches that the model changed")

@@ -35,7 +35,7 @@ def declared_size(subject: Subject) -> Gate:
     watch, model = subject.watch, subject.model
     shared_only = (subject.results.get("weights_alone") or weights_alone(subject)).passed
     now = inventory(model)
-    hidden = _changed(watch.before, now, shared_only) + _leaves(subject)
+    hidden = max(_changed(watch.before, then, shared_only) for then in (watch.after, now)) + _leaves(subject)
     names = {name: tuple(p.shape) for name, p in model.named_parameters()}
     hidden += sum(math.prod(shape) for name, shape in names.items() if watch.names.get(name) != shape)
     count = subject.match.count if subject.match else "non_embedding"

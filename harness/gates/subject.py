@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from harness.gates.float64 import Float64Copy
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Gate, Size
 from harness.records.spec import MatchRule
-from tasks.base import Task
+from tasks.base import Split, Task
+from tasks.parts import rows
 from zoo.contract import Batch, Model
 
 if TYPE_CHECKING:
     from harness.gates.watch import Watch
 
+MOST = 16
+"""Test examples that gates look at more closely than at all others."""
 AS_SCORED = 1e-4
 """Relative, in the model's own precision: products of other sizes, and transforms over time, round in other ways."""
 
@@ -47,8 +51,12 @@ class Subject:
     """What one step costs by the first one's count."""
     examples: int
     """In a batch of training."""
+    limit: int | None = None
+    """Test examples that the record was scored on; None for all."""
     results: dict[str, Gate] = field(default_factory=dict)
     """Of the gates checked so far."""
+    draw: random.SystemRandom = field(default_factory=random.SystemRandom)
+    """Decides what is looked at, so that no model can foresee it."""
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +70,7 @@ class Subject:
     @property
     def scored(self) -> list[tuple[Batch, Tensor]]:
         """Batches that the scores of the record were made of, with their logits of that time."""
-        return self.watch.first
+        return self.watch.scored
 
     @cached_property
     def float64(self) -> Float64Copy:
@@ -75,8 +83,38 @@ class Subject:
         return self.build(seed).eval()
 
     def batch(self, size: int = 8) -> Batch:
-        """The first test examples, on the CPU."""
-        return next(iter(self.task.evaluation("test", size=size, limit=size))).tensors()
+        """The first of `MOST` drawn test examples, on the CPU."""
+        return rows(self._drawn, slice(0, size))
+
+    @cached_property
+    def _drawn(self) -> Batch:
+        """Of one length, where the task asks for several."""
+        multiple, task = self.draw.choice([*self._lengths.items()])
+        ids = task.evaluation_ids("test", self._asked(multiple))
+        places = self.draw.sample(range(len(ids)), min(MOST, len(ids)))
+        return task.examples("test", ids[places], 0).tensors()
+
+    @property
+    def _lengths(self) -> dict[int, Task]:
+        """The task at each multiple of its length that is scored."""
+        return getattr(self.task, "at", {1: self.task})
+
+    def _asked(self, multiple: int) -> int | None:
+        """How many test examples the record was scored on at a multiple of the task's length; None for all."""
+        return None if self.limit is None else max(1, self.limit // multiple)
+
+    def drawn(self, split: Split, *, size: int, limit: int) -> Iterator[Batch]:
+        """At most so many drawn examples of a split, in batches; fewer where they are longer."""
+        for multiple, task in self._lengths.items():
+            unasked = limit if task.count(split) is None else None
+            ids = task.evaluation_ids(split, self._asked(multiple) if split == "test" else unasked)
+            places = sorted(self.draw.sample(range(len(ids)), min(len(ids), max(1, limit // multiple))))
+            for start in range(0, len(places), size):
+                yield task.examples(split, ids[places[start : start + size]], 0).tensors()
+
+    def generator(self) -> torch.Generator:
+        """Random numbers for one gate."""
+        return torch.Generator().manual_seed(self.draw.getrandbits(63))
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

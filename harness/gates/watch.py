@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ EVERY = 0.05
 FIRST = 4
 """Steps that are always sampled."""
 KEPT = 1 << 22
-"""Most numbers kept of the logits that the record's scores were made of; two batches at most."""
+"""Most numbers in the logits of a batch that is kept of those that the record's scores were made of."""
 HASHES = 1 << 23
 """Most training examples whose hashes are kept; of more, a part chosen by the hash itself."""
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -55,6 +56,8 @@ class Watch:
         """What steps are made of: the model, or its shards."""
         self.draw = random.SystemRandom()
         self.parameters = list(self.trained.parameters())
+        self._plain = [] if self.trained is not model else self.parameters
+        """Those that nobody may hang hooks on; of shards, torch does."""
         self.steps = self.tokens = self.updates = 0
         self.violations: dict[str, int] = {}
         self.digests: dict[int, str] = {}
@@ -64,10 +67,17 @@ class Watch:
         self.count_at = {self.draw.randrange(8**k, 8 ** (k + 1)) for k in range(1, 14)}
         self.longest_step = 0.0
         self.before: Inventory = inventory(model)
+        self.after = self.before
         self.names = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self.test_hashes: list[np.ndarray] = []
-        self.first: list[tuple[Batch, Tensor]] = []
+        self.scored: list[tuple[Batch, Tensor]] = []
+        self._seen = 0
         self.malformed = ""
+        self.fraction = 1.0
+        """Of their peak, at which learning rates must stand in the next update."""
+        self.seconds = 0.0
+        """Of all steps, by this watch's own clock."""
+        self._settings = _settings(optimizer)
         self._sum: int | None = None
         self._version = self._given = 0
         optimizer.register_step_pre_hook(self._updating)
@@ -102,6 +112,7 @@ class Watch:
         self._keep_hashes(examples)
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
         self._given, self._in_step = self.updates, True
+        self._began = time.perf_counter()
 
     def before_part(self, batch: Batch) -> None:
         """Before the forward pass on a part of the step's batch, and after the backward pass of the part before."""
@@ -114,6 +125,7 @@ class Watch:
     def after_step(self, seconds: float) -> None:
         """After a step that took so long, off the clock."""
         self._in_step = False
+        self.seconds += time.perf_counter() - self._began
         self._check_batch(self._batch, self._marks_taken, self.digests.get(self.steps, ""))
         if self.updates - self._given != 1:
             self._violated("several updates in a step")
@@ -138,8 +150,15 @@ class Watch:
             self._violated("an update outside of training steps")
             return
         if self._versions() != self._version or (self._sum is not None and self._bits() != self._sum):
-            self._violated("parameters changed before the update of a step")
+            self._violated("parameters or moments changed before the update of a step")
+        if _settings(self.optimizer) != self._settings or not self._at_rate():
+            self._violated("settings of the optimizer changed")
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self._plain):
+            self._violated("hooks on the gradients of parameters")
         self._check_given()
+
+    def _at_rate(self) -> bool:
+        return all(group["lr"] == group["peak"] * self.fraction for group in self.optimizer.param_groups)
 
     def _check_given(self) -> None:
         if self._given_batch is None:
@@ -160,8 +179,9 @@ class Watch:
         self.violations[what] = self.violations.get(what, 0) + 1
 
     def _versions(self) -> int:
-        """How often the parameters were changed in place, by torch's own count."""
-        return sum(p._version for p in self.parameters)
+        """How often the parameters and their moments were changed in place, by torch's own count."""
+        moments = (value for state in self.optimizer.state.values() for value in state.values())
+        return sum(tensor._version for tensor in (*self.parameters, *moments) if isinstance(tensor, Tensor))
 
     def _bits(self) -> int:
         """The sum over the bits of the parameters, of shards those that are here."""
@@ -196,23 +216,35 @@ class Watch:
             self.kept = len(self.hashes[0])
 
     @contextmanager
-    def scoring(self, split: str) -> Iterator[Callable[[Batch, Tensor], None]]:
-        """Around an evaluation: gives what each batch and its logits are shown to."""
+    def scoring(self, split: str) -> Iterator[Callable[[Batch, Batch, Tensor], None]]:
+        """Around an evaluation: gives what each batch, as given and as made anew, and its logits are shown to."""
         before, parts = self._bits(), _digest(self.model) if split == "test" else None
 
-        def see(batch: Batch, logits: Tensor) -> None:
+        def see(given: Batch, batch: Batch, logits: Tensor) -> None:
+            if not _equal(given, batch):
+                self._violated("a batch was changed while it was scored")
             self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
             if split == "test":
                 self.test_hashes.append(hash_examples(batch.tensors("cpu")))
-                if len(self.first) < 2 and type(logits) is Tensor and logits.numel() <= KEPT:
-                    self.first.append((batch, logits.detach().clone()))
+                self._keep_scored(batch, logits)
 
         if split == "test":
-            self.test_hashes, self.first = [], []
+            self.test_hashes, self.scored, self._seen = [], [], 0
         yield see
         if self._bits() != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
         self._remember()
+
+    def _keep_scored(self, batch: Batch, logits: Tensor) -> None:
+        """Keep two batches of all, each as likely as any other (Vitter 1985, algorithm R)."""
+        if type(logits) is not Tensor or logits.numel() > KEPT:
+            return
+        self._seen += 1
+        place = self.draw.randrange(self._seen)
+        if len(self.scored) < 2:
+            self.scored.append((batch, logits.detach().clone()))
+        elif place < 2:
+            self.scored[place] = batch, logits.detach().clone()
 
     def join(self, others: Sequence[dict[str, int]]) -> None:
         """Count the violations that any rank has seen."""
@@ -222,10 +254,11 @@ class Watch:
         """After the last step: nothing is looked at any more."""
         for hook in self._hooks:
             hook.remove()
+        self.after = inventory(self.model)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        keys = ("steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step")
+        keys = ("steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step", "seconds")
         hashes = np.concatenate(self.hashes) if self.hashes else np.zeros(0, dtype=np.uint64)
         return {key: getattr(self, key) for key in keys} | {"hashes": torch.from_numpy(hashes.view(np.int64).copy())}
 
@@ -236,6 +269,20 @@ class Watch:
         self.hashes = [state["hashes"].cpu().numpy().view(np.uint64)]
         self.kept = len(self.hashes[0])
         self._draw()
+
+
+def _equal(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same numbers."""
+    a, b = one.arrays(), other.arrays()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Everything that an optimizer is told, by group, but the learning rates of the moment."""
+    return [
+        {name: [id(p) for p in value] if name == "params" else value for name, value in group.items() if name != "lr"}
+        for group in optimizer.param_groups
+    ]
 
 
 def _marks(batch: Batch) -> dict[str, tuple[int, int]]:

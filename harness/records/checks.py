@@ -43,12 +43,16 @@ GATES: dict[str, tuple[float, ...]] = {
     "batch_neighbours": (*FLOAT64, AS_SCORED),
     "weights_alone": (1e-5,),
     "matched_size": (),  # what the suite allows
-    "within_budget": (0, 0.01),
+    "within_budget": (0, 0.01, 1),
     "declared_size": (0.05,),
+    "decodes": (*FLOAT64, 0),
+    "installed_code": (0,),
 }
 """Every gate, and the limits it may have; `harness.gates` has them, and needs torch. A test compares the two."""
-ORDERED, MATCHED = {"causal", "gradient_leak"}, {"matched_size"}
-"""Gates of roles with an order in time, and of runs that are matched in size."""
+ORDERED, DECODED, MATCHED = {"causal", "gradient_leak"}, {"decodes"}, {"matched_size"}
+"""Gates of roles with an order in time, of language models, and of runs that are matched in size."""
+LATER_GATES = {"decodes", "installed_code"}
+"""Those that records of an earlier zoobench lack; a board says which."""
 FIRST_GATES = {"batch_independent": (1e-4,), "causal": (1e-4,), "matched_size": (), "repeatable": (0.0,)}
 FIRST_COMMITS = ("489f51600c5b", "29608293275a")
 """Published runs of before there were sixteen gates."""
@@ -352,6 +356,7 @@ def _gates(record: Record) -> Iterator[str]:
         yield f"skipped {theirs}; its spec skips {ours}"
     limits = FIRST_GATES if not record.digest and str(record.provenance.commit).startswith(FIRST_COMMITS) else GATES
     wanted = {*limits} - skipped - (set() if spec.role in IN_TIME else ORDERED)
+    wanted -= (LATER_GATES - given) | (set() if spec.role == "lm" else DECODED)
     wanted -= set() if spec.match is not None and record.size and record.size.mismatch is not None else MATCHED
     if wanted != given:
         lacking, more = ", ".join(sorted(wanted - given)), ", ".join(sorted(given - wanted))

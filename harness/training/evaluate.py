@@ -11,25 +11,32 @@ from tasks.base import Split, Task, Totals, add_totals
 from zoo.contract import Batch, Model
 from zoo.decoding import decode
 
-See = Callable[[Batch, Tensor], None]
+See = Callable[[Batch, Batch, Tensor], None]
+"""Is shown what the model was given, the same batch made anew, and the logits."""
 
 
 def evaluate(
-    model: Model, task: Task, split: Split, *, size: int, limit: int | None, see: See = lambda batch, logits: None
+    model: Model, task: Task, split: Split, *, size: int, limit: int | None, see: See = lambda *_: None
 ) -> dict[str, float]:
-    """Every metric of the task on a split, in fp32 and eval mode; `see` is shown each batch with its logits."""
+    """Every metric of the task on a split, in fp32 and eval mode; `see` is shown each batch with its logits.
+
+    What the model was given, and could have written on, is not what it is scored by: that is made anew.
+    """
     where = next(model.parameters()).device
     training = model.training
     model.eval()
     totals: Totals = {}
     with torch.no_grad():
-        for batch in task.evaluation(split, size=size, limit=limit):
+        anew = iter(task.evaluation(split, size=size, limit=limit))
+        for given in task.evaluation(split, size=size, limit=limit):
+            given = given.tensors(where)
+            logits = model(given)
+            answers = None if task.decoding is None else decode(model, given, **asdict(task.decoding))
+            batch = next(anew)
             there = batch.tensors(where)
-            logits = model(there)
-            see(there, logits)
+            see(given, there, logits)
             totals = add_totals(totals, task.totals(logits, there))
-            if task.decoding is not None:
-                answers = decode(model, there, **asdict(task.decoding))
+            if answers is not None:
                 totals = add_totals(totals, task.decoded(answers, batch))
             beat()
     model.train(training)

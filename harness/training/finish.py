@@ -98,4 +98,5 @@ def _subject(run: Run, size: Size) -> Subject:
         used=run.progress.used,
         step=run.step_cost,
         examples=run.examples,
+        limit=spec.evaluate.limit("test"),
     )

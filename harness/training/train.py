@@ -130,7 +130,8 @@ def step(run: Run, batch: Batch) -> None:
     parts = run.own_parts(split(batch, run.parts))
     start = time.perf_counter()
     ahead = min(1.0, run.rule.progress(used) + _stride(run))
-    set_lr(run.optimizer, schedule(run.schedule, ahead, warmup=settings.warmup, final=settings.final_lr))
+    run.watch.fraction = schedule(run.schedule, ahead, warmup=settings.warmup, final=settings.final_lr)
+    set_lr(run.optimizer, run.watch.fraction)
     with record_kernels(progress.kernels):
         given: dict[str, Any] = {"autocast": run.autocast(), "clip": settings.clip}
         value, norm = descend(run.called, run.passes(parts), run.loss, run.optimizer, **given)

@@ -1,16 +1,22 @@
 """Short runs on a tiny task, the gates they fail, an honest mixer and one that peeks."""
 
+from types import FunctionType, MappingProxyType
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+import zoo.blocks.heads
+from harness.gates.registry import gates
 from harness.records.meters import StopRule
 from harness.records.record import Record
 from harness.records.spec import EvaluateSettings, RunSpec
+from harness.training import reference
+from zoo.blocks.heads import LanguageModel
 from zoo.contract import Mixer, Traits
 
-from ..made import make_spec
+from ..made import do, make_spec
 
 MQAR = {"length": 16, "pairs": 3, "vocab": 16}
 
@@ -56,3 +62,53 @@ class Peek(Plain):
 
     def past(self, x):
         return self.conv(x.mT).mT
+
+
+@pytest.fixture
+def failed(tmp_path, monkeypatch):
+    """Trains a mixer, or a language model of plain ones; which of the gates `asked`, of all by default, it fails."""
+    monkeypatch.setattr(reference, "LEAST", 1)  # it takes longer than the runs
+
+    def judge(kind, asked=None, **changes):
+        mixer = kind if issubclass(kind, Mixer) else Plain
+        if mixer is not kind:
+            monkeypatch.setitem(zoo.blocks.heads.MODELS, "lm", kind)
+        zoo.register(kind.__name__.lower())(mixer)
+        skipped = () if asked is None else tuple(sorted(gates().keys() - asked))
+        settings = EvaluateSettings(0.5, 64, 128, skipped)
+        judge.record = do(spec(kind.__name__.lower(), evaluate=settings, **changes), tmp_path)
+        assert judge.record.status == "ok", judge.record.error
+        found = failed_gates(judge.record)
+        assert judge.record.eligibility.ranked is not bool(found)
+        return found
+
+    return judge
+
+
+def collects(cheats):
+    """A decorator that adds cheats: a class, gates that must catch it, others that may (None: any), other settings."""
+
+    def caught_by(named, also=None, changes=MappingProxyType({}), **bodies):
+        """Registers cheats: a class, or methods `past` of a plain mixer (of `x`) or `forward` of a language model."""
+
+        def add(kind):
+            if isinstance(kind, FunctionType):
+                base, method = (Plain, "past") if "x" in kind.__code__.co_varnames[:2] else (LanguageModel, "forward")
+                kind = type(kind.__name__, (base,), {method: kind, "__module__": kind.__module__})
+            allowed = None if also is None else {*also.split()}
+            cheats.append(pytest.param(kind, {*named.split()}, allowed, changes, id=kind.__name__))
+            return kind
+
+        for name, body in bodies.items():
+            body.__name__ = name
+            add(body)
+        return add
+
+    return caught_by
+
+
+def is_caught(failed, kind, named, also, changes):
+    """That a cheat fails the gates that name it, and no others than it may."""
+    found = failed(kind, named if also is None else None, **changes)
+    assert found >= named
+    assert also is None or found <= named | also

@@ -137,7 +137,9 @@ def test_what_skipped_gates_leave_in_a_record(honest):
 
 def test_the_gates_that_apply_depend_on_the_role():
     assert applied("lm", matched=True) == list(gates())
-    assert set(gates()) - set(applied("classify", matched=False)) == {"causal", "gradient_leak", "matched_size"}
+    assert set(gates()) - set(applied("classify", matched=False)) == {
+        *("causal", "gradient_leak", "matched_size", "decodes")
+    }
 
 
 def test_a_gate_is_added_where_it_is_written(monkeypatch):
@@ -176,7 +178,7 @@ def test_a_suite_that_skips_nothing_keeps_its_run_ids(tmp_path):
 
 def test_a_gate_that_replaces_nothing_would_see_nothing(monkeypatch):
     """What the gate of causality finds, it finds by its replacements; what it lets pass, by its limit."""
-    monkeypatch.setattr(flow, "_other_future", lambda model, batch, cut, draw: batch)
+    monkeypatch.setattr(flow, "_other_future", lambda model, batch, *_: batch)
     monkeypatch.setattr(flow, "_enlarged", lambda *_: nullcontext())
     assert judge(Peek, asked={"causal"}).ranked
     monkeypatch.undo()
