@@ -33,4 +33,4 @@ def test_an_honest_architecture_passes(architecture, role, tmp_path, request):
     expected = {"causal"} if architecture == "reformer" and role != "classify" else set()
     assert failed_gates(record) == expected, record.eligibility.gates
     assert record.eligibility.ranked is not bool(expected)
-    assert len(record.eligibility.gates) == (13 if role == "classify" else 15)
+    assert len(record.eligibility.gates) == {"lm": 17, "seq2seq": 16, "classify": 14}[role]
