@@ -1,6 +1,7 @@
 """Gate of decoding: a model that claims to go on from a state does, and the state holds all that is carried."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def decodes(subject: Subject) -> Gate:
 class _Decoded:
     """A sequence of tokens (1, T) on its way through a model, and the logits so far."""
 
-    def __init__(self, model: torch.nn.Module, tokens: Tensor) -> None:
+    def __init__(self, model: Any, tokens: Tensor) -> None:
         self.model, self.left, self.state = model, tokens, model.init_state(1)
         self.logits: list[Tensor] = []
 
