@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.stats import LEVEL
+from harness.records.seeds import SeedRule
+from harness.stats import LEVEL, Comparison, compare, level_of
 from harness.stats.judge import Verdict, judge
+from harness.table.rounds import follow
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -209,6 +211,88 @@ def coverage(boards: int) -> Iterable[list[str]]:
         yield line
 
 
+# Seeds that are added: boards of (rows, most).
+
+ADDED = SeedRule(3, 10, "separated")
+WIDTH = SeedRule(3, 10, 0.8)
+SPREADS = ("equal spreads", "variances 1.5/χ²(1.5)")
+ORDERS: dict[str, Sequence[float]] = {
+    "gaps of 2 sd": [2.0] * 11,
+    "gaps of 3 sd": [3.0] * 11,
+    "gaps of 4 sd": [4.0] * 11,
+    "gaps of 8 sd, one of 2": [8.0] * 5 + [2.0] + [8.0] * 5,
+    "gaps of 8 sd, three of 2": [8.0, 2.0, 8.0, 8.0] * 2 + [8.0, 2.0, 8.0],
+    "gaps of 8 sd, half of the rows tied": [0.0] * 5 + [8.0] * 6,
+}
+"""The gaps between 12 rows."""
+SCREEN, CLEAR = 300, 0.05
+"""Few draws show of most boards of equal rows that they separate nothing: no p value is below this."""
+
+
+def errors_over_looks(boards: int) -> Iterable[list[str]]:
+    """Boards of 12 equal rows with any pair separated at any look of a rule; and after the last, without looks."""
+    for world in SPREADS:
+        y = WORLDS[world](_rng("looks", world), boards, 12, ADDED.most)
+        found = np.mean([_errs(board, number) for number, board in enumerate(y)])
+        widths = [_added(board, WIDTH, SCREEN) for board in y[: boards // 2]]
+        wrong = np.mean([_compare(_seen(board, has), WIDTH, 4 * DRAWS).separated != frozenset()
+                         for board, has in zip(y, widths, strict=False)])  # fmt: skip
+        yield [world, _short(float(found)), _short(float(wrong))]
+
+
+def _errs(board: Floats, number: int) -> bool:
+    """Until any pair of equal rows is separated all neighbours are undecided, and every row gets every seed."""
+    looks = (board[:, :n] for n in range(ADDED.start, ADDED.most + 1))
+    unsure = (y for y in looks if judge(y, draws=SCREEN, seed=number).p.min() <= CLEAR)
+    return any(judge(y, level_of(ADDED), seed=number).apart.any() for y in unsure)
+
+
+def savings(boards: int) -> Iterable[list[str]]:
+    """Runs by the rule, beside the equal seeds that separate as many of the neighbours that differ."""
+    for order, gaps in ORDERS.items():
+        for world in SPREADS:
+            y = WORLDS[world](_rng("added", order, world), boards, 12, ADDED.most)
+            y += np.cumsum([0.0, *gaps])[:, None]
+            added = [_added(board, ADDED) for board in y]
+            runs, share = float(np.mean([has.sum() for has in added])), _neighbours(y, added, level_of(ADDED), gaps)
+            seeds = np.arange(ADDED.start, ADDED.most + 1)
+            fixed = [_neighbours(y, [np.full(12, n)] * boards, LEVEL, gaps) for n in seeds]
+            reached, first = np.unique(np.maximum.accumulate(fixed), return_index=True)
+            equal = 12 * float(np.interp(share, reached, seeds[first]))
+            sign = ">" if share > max(fixed) else "<" if share < fixed[0] else ""
+            yield [order, world, f"{runs:.0f}", _short(share), f"{sign}{equal:.0f}", f"{runs / equal:.0%}"]
+
+
+def _added(board: Floats, rule: SeedRule, draws: int = DRAWS) -> Floats:
+    """(rows,): how many seeds each row has in the end."""
+    rows = [f"{row:02}" for row in range(len(board))]
+
+    def compare_all(runs: Sequence[tuple[str, int]]) -> Comparison:
+        has = np.array([sum(row == name for name, _ in runs) for row in rows])
+        return _compare(_seen(board, has), rule, draws)
+
+    now = follow(rule, rows, lambda row, seed: (row, seed), compare_all)
+    return np.array([now.has[row] for row in rows])
+
+
+def _seen(board: Floats, has: Floats) -> dict[str, dict[int, float]]:
+    """The scores of the first seeds of each row."""
+    rows = enumerate(zip(board, has, strict=True))
+    return {f"{row:02}": dict(enumerate(y[: int(n)].tolist())) for row, (y, n) in rows}
+
+
+def _compare(scores: dict[str, dict[int, float]], rule: SeedRule, draws: int) -> Comparison:
+    return compare(scores, higher_is_better=False, level=level_of(rule), draws=draws)
+
+
+def _neighbours(y: Floats, added: Sequence[Floats], level: float, gaps: Sequence[float]) -> float:
+    """How many of the neighbours that differ are separated with these seeds."""
+    pairs = {(f"{i:02}", f"{i + 1:02}") for i, gap in enumerate(gaps) if gap}
+    found = [compare(_seen(board, has), higher_is_better=False, level=level, draws=DRAWS).separated
+             for board, has in zip(y, added, strict=True)]  # fmt: skip
+    return float(np.mean([len(pairs & own) for own in found])) / len(pairs)
+
+
 def _short(share: float) -> str:
     return f"{share:.3f}".lstrip("0") if share < 1 else "1"
 
@@ -247,6 +331,13 @@ def main() -> None:
         "### Intervals",
         "How often the 95% interval of a mean covers it at 8 rows: of the first row (the wild one) / of all rows.",
         table(["world", "2 seeds", "3 seeds", "5 seeds"], coverage(fewer)),
+        "### Adding seeds",
+        f"12 equal rows, {ADDED.start} to {ADDED.most} seeds, {boards // 2} boards: any pair separated at any look "
+        f"`until: separated`; of half as many, in the end `until: {WIDTH.until}` (sd).",
+        table(["world", "until: separated", f"until: {WIDTH.until}"], errors_over_looks(boards // 2)),
+        f"12 planted rows, {boards // 100} boards: runs by the rule, how many of the neighbours that differ it "
+        "separates, and the runs of equal seeds, judged once at the whole level, that separate as many.",
+        table(["order", "spreads", "runs", "separated", "equal seeds", "share"], savings(boards // 100)),
     ]
     before = asked.file.read_text(encoding="utf-8").partition(MARK)[0] if asked.file.exists() else ""
     asked.file.write_text(before + MARK + "\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")

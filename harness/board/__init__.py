@@ -3,6 +3,6 @@
 from harness.board.formats import render
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.ranking import make
-from harness.board.rows import Row
+from harness.table.rows import Row
 
 __all__ = ["Baseline", "Board", "Row", "TaskBoard", "make", "render"]

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 
-from harness.board.comparable import grouped
 from harness.board.model import Aggregate, Improvement, RankTest, Scale, Standing, TaskBoard
 from harness.board.times import on_all_tasks, reference_row, time_to_target
 from harness.errors import UserError
 from harness.records.record import Record
 from harness.stats import LEVEL
 from harness.stats import aggregate as stats
+from harness.table.comparable import grouped
 
 
 def make(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.board.model import Board, TaskBoard
-from harness.board.rows import Row, total_cost
 from harness.board.tables import Cell, Section, cell, lines, name_column
 from harness.board.tables import Column as TableColumn
+from harness.table.rows import Row, total_cost
 from harness.units import NONE
 
 Verdict = Literal["better", "worse", "undecided", "not compared"]

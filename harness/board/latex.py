@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.board.model import Board, TaskBoard
-from harness.board.rows import Row
 from harness.board.sections import sections
 from harness.board.tables import Cell, Column, Line, Section
 from harness.errors import printable
 from harness.stats import LEVEL
+from harness.table.rows import Row
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from harness.board.rows import Row
+from harness.table.rows import Row
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#A09000")
 """Okabe and Ito's palette without black and yellow, which vanish on one of the two page colours."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.board.rows import Row
+from harness.table.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness.board import questions, tuning
-from harness.board.comparable import Common, Machine, by_architecture, grouped, machines, vouched
 from harness.board.model import Baseline, TaskBoard
-from harness.board.rows import Row
 from harness.gates.registry import applied, gates
 from harness.records.meters import StopRule
 from harness.records.record import Record
 from harness.records.spec import MatchRule
 from harness.stats import Comparison, Influence
+from harness.table.comparable import Common, Machine, by_architecture, grouped, machines, vouched
+from harness.table.rows import Row
 from harness.training.overrides import describe
 from harness.units import short
 from zoo.types import Role
@@ -66,13 +66,15 @@ def task(
     shared: Common,
     comparison: Comparison,
     influences: Sequence[Influence],
+    added: Sequence[str],
 ) -> list[str]:
-    """Notes for one task, the most important first."""
+    """Notes for one task, the most important first; `added` are those on its seeds, if a rule adds them."""
     error = questions.standard_error(finals)
     return [
         *([_versus(board, line, error) for line in board.lines] if board.ranked else ["nothing could be ranked"]),
         *questions.notes(finals),
         *_detectable(board),
+        *added,
         *comparison.notes,
         *_influences(influences),
         *_identical_data(finals, shared),

@@ -8,8 +8,8 @@ import altair as alt
 
 from harness.board.looks import GREY, Frame, interval, opacity, table, tip
 from harness.board.model import TaskBoard
-from harness.board.rows import Row, total_cost
 from harness.records.record import Record
+from harness.table.rows import Row, total_cost
 from harness.units import human
 
 Point = tuple[Row, float]

@@ -3,16 +3,20 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from harness import stats
-from harness.board import aggregate, notes, questions, tuning
-from harness.board.comparable import Common, by_architecture, grouped, machines, one_per_seed, reasons, vouched
+from harness.board import aggregate, notes, questions
 from harness.board.model import Baseline, Board, TaskBoard
-from harness.board.rows import Row, Runs, finite, row
 from harness.board.tracks import contrasts
 from harness.records.files import to_json
-from harness.records.record import Metrics, Record
+from harness.records.record import Record
+from harness.records.seeds import SeedRule
+from harness.table import rounds
+from harness.table.comparable import Common, by_architecture, grouped, machines, vouched
+from harness.table.compare import compare_runs, higher_is_better, metrics_of, rows_of, scores_of
+from harness.table.rows import Row, finite
 
 TableKey = tuple[str, str]
 """A task's label and a track, which are ranked by themselves."""
@@ -30,6 +34,7 @@ def make(
     reference: str = "",
     targets: Mapping[str, float] | None = None,
     only: Mapping[str, Sequence[str]] | None = None,
+    seeds: SeedRule | None = None,
 ) -> Board:
     """Rank the final runs of a suite, each task in each track by itself: those in `order` first, the rest by name.
 
@@ -39,32 +44,39 @@ def make(
         baselines: as in `baselines.json`: task_label, metric, name, value, about.
         reference, targets: see `harness.board.aggregate.make`.
         only: by task, the architectures that the suite runs on it.
+        seeds: by which the suite adds them; None where they are fixed. Runs of a round that has not ended are left out.
     """
     ordered = unique(records)
-    finals = [r for r in ordered if r.spec.kind == "final"]
     trials = [r for r in ordered if r.spec.kind == "trial"]
-    trained = [r for r in finals if not r.spec.pretrained]
     tried, lines = grouped((table_of(r), r) for r in trials), grouped((b["task_label"], b) for b in baselines)
+    finals = [r for r in ordered if r.spec.kind == "final"]
+    progress = _progress(seeds, finals, tried) if seeds else {}
+    finals = [r for r in finals if _in_rounds(r, seeds, progress)]
+    trained = [r for r in finals if not r.spec.pretrained]
     position, rows = {key: index for index, key in enumerate(order)}, only or {}
     asked = questions.as_tasks(finals)
     labels = grouped((table_of(r), r.spec.architecture_label) for r in [*finals, *asked])
     pairs = sum(math.comb(len({*own}), 2) for own in labels.values())
     small = pairs <= MOST_PAIRS
+    draws = stats.DRAWS if small or seeds else FEWER_DRAWS  # a look has a small level, which few draws do not reach
 
-    def ranked(own: Sequence[Record]) -> list[TaskBoard]:
+    def ranked(own: Sequence[Record], progress: Mapping[TableKey, rounds.Progress]) -> list[TaskBoard]:
         tables = grouped((table_of(r), r) for r in own)
         keys = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
         return [
-            _task(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())], small=small)
+            _task(
+                key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())],
+                small=small, draws=draws, rule=seeds, now=progress.get(key),
+            )
             for key in keys
-        ]
+        ]  # fmt: skip
 
-    tasks = ranked([r if r.lm_eval is None else r.replace(lm_eval=None) for r in finals])
+    tasks = ranked([r if r.lm_eval is None else r.replace(lm_eval=None) for r in finals], progress)
     return Board(
         suite=suite,
         about=about,
-        tasks=tasks + ranked(asked),
-        notes=notes.general(trained, trials) + ([] if small else [notes.left_out(pairs, MOST_PAIRS, FEWER_DRAWS)]),
+        tasks=tasks + ranked(asked, {}),
+        notes=notes.general(trained, trials) + ([] if small else [notes.left_out(pairs, MOST_PAIRS, draws)]),
         contrasts=contrasts(tasks),
         across=aggregate.make(tasks, trained, reference, targets, all_pairs=small),
         defaults=notes.defaults(trained),
@@ -74,6 +86,28 @@ def make(
 def table_of(record: Record) -> TableKey:
     """The task and the track that a record is ranked in."""
     return record.spec.task_label, record.spec.track
+
+
+def _progress(
+    rule: SeedRule, finals: Sequence[Record], trials: Mapping[TableKey, Sequence[Record]]
+) -> dict[TableKey, rounds.Progress]:
+    """How far the rounds of each table are."""
+    tables = grouped((table_of(r), r) for r in finals if not r.spec.pretrained)
+    return {key: _follow(rule, runs, trials.get(key, ())) for key, runs in tables.items()}
+
+
+def _follow(rule: SeedRule, runs: Sequence[Record], trials: Sequence[Record]) -> rounds.Progress:
+    """The rounds of one table."""
+    known = {(r.spec.architecture_label, r.spec.seed): r for r in reversed(runs)}
+    compare = partial(compare_runs, trials=trials, rule=rule)
+    return rounds.follow(rule, by_architecture(runs), lambda row, seed: known.get((row, seed)), compare)
+
+
+def _in_rounds(record: Record, rule: SeedRule | None, progress: Mapping[TableKey, rounds.Progress]) -> bool:
+    """Whether a final run is of a round that has ended, or of the first; any is where seeds are fixed."""
+    if rule is None or record.spec.pretrained:
+        return True
+    return record.spec.seed < (progress[table_of(record)].has[record.spec.architecture_label] or rule.start)
 
 
 def unique(records: Iterable[Record]) -> list[Record]:
@@ -91,18 +125,21 @@ def _task(
     only: list[str],
     *,
     small: bool,
+    draws: int,
+    rule: SeedRule | None,
+    now: rounds.Progress | None,
 ) -> TaskBoard:
     shared = Common(runs)
-    metrics, goal = _metrics(runs, shared), shared.stop
-    name, higher, unit, chance = metrics.primary, metrics.higher_is_better, metrics.unit, finite(metrics.chance)
+    metrics, goal, higher = metrics_of(runs, shared), shared.stop, higher_is_better(runs, shared)
+    name, unit, chance = metrics.primary, metrics.unit, finite(metrics.chance)
     lines = _baselines(baselines, name, higher)
     if goal is not None and goal.target is not None:  # ranked by what was used to get there
-        name, higher, chance, lines = f"{goal.meter} to {name} {goal.target:g}", False, None, []
+        name, chance, lines = f"{goal.meter} to {name} {goal.target:g}", None, []
         unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
-    rows = _rows(runs, trials, shared)
-    scores = {row.architecture: row.by_seed for row in rows if not row.reason}
-    comparison = stats.compare(scores, higher_is_better=higher, draws=stats.DRAWS if small else FEWER_DRAWS)
-    influences = stats.leave_one_out(scores, higher_is_better=higher) if small else ()
+    rows = rows_of(runs, trials, shared)
+    scores, level = scores_of(rows), stats.level_of(rule)
+    comparison = stats.compare(scores, higher_is_better=higher, level=level, draws=draws, uneven=rule is not None)
+    influences = stats.leave_one_out(scores, higher_is_better=higher, level=level) if small else ()
     estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
@@ -113,29 +150,9 @@ def _task(
         task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,
         chance=chance, notes=[], mdd=comparison.smallest_difference, equal=notes.equal(finals, shared), only=only,
     )  # fmt: skip
-    texts = notes.task(board, finals, trials, shared, comparison, influences)
+    added = [rounds.note(rule, now)] if rule and now else []
+    texts = notes.task(board, finals, trials, shared, comparison, influences, added)
     return dataclasses.replace(board, notes=texts)
-
-
-def _rows(runs: list[Record], trials: list[Record], shared: Common) -> list[Row]:
-    """A row for each architecture, not yet ranked, with every reason why it may not be."""
-    tried = by_architecture(trials)
-    rows = [
-        row(name, Runs(one_per_seed(own), tried.get(name, []) if trials else None), reasons(own, shared))
-        for name, own in by_architecture(runs).items()
-    ]
-    rows = tuning.compared(rows, trials)
-    most = max((len(row.seeds) for row in rows if not row.reason), default=0)
-    # one seed beside rows of several has no scatter: it is not ranked, rather than tied with everybody
-    reason = f"one seed only, where others have {most}"
-    return [row.replace(reason=reason) if not row.reason and len(row.seeds) == 1 < most else row for row in rows]
-
-
-def _metrics(finals: Sequence[Record], shared: Common) -> Metrics:
-    """The metric most runs agree on; that of any run where there is none."""
-    named = [r.metrics for r in finals if r.metrics.primary]
-    agreed = [metrics for metrics in named if metrics.primary in shared.terms["metric"]]
-    return next(iter(agreed or named), Metrics("", higher_is_better=False))
 
 
 def _position(row: Row, higher: bool) -> tuple[int, float, str]:

@@ -16,6 +16,7 @@ from harness.processes import no_collection
 from harness.records.checks import older, problems
 from harness.records.files import write_atomic
 from harness.records.record import Error, Record
+from harness.records.seeds import SeedRule
 from harness.records.signature import SIGNATURE, signer
 from harness.records.store import Store, baseline_key, default_root, named_by, stores
 from harness.suite.load import find_suite, load_without_code
@@ -197,6 +198,7 @@ def rank(suite: Mapping[str, Any], records: Iterable[Record], baselines: Iterabl
     known = [*records]
     order = [(task, track) for task, track in suite.get("order", ())]
     rules = {name: suite[name] for name in ("about", "reference", "targets", "only") if name in suite}
+    rules |= {"seeds": SeedRule(**suite["seeds"])} if "seeds" in suite else {}
     many = len(known) > MOST_CHECKED
     believed = known if many else map(_believed, known)
     made = boards.make(suite.get("suite", ""), believed, baselines, order=order, **rules)

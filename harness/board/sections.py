@@ -1,8 +1,8 @@
 """What a board shows, in order: a section for each task and track, for a task over its tracks, and for all tasks."""
 
 from harness.board import model, tracks
-from harness.board.rows import MEASURED, Measured, Row
 from harness.board.tables import Cell, Column, Line, Note, Section, cell, lines, name_column, ranks
+from harness.table.rows import MEASURED, Measured, Row
 from harness.units import NONE, human
 
 NAME = name_column(lambda row: row.architecture)

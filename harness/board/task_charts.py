@@ -8,13 +8,13 @@ import altair as alt
 import numpy as np
 
 from harness.board import tuning
-from harness.board.comparable import by_architecture, machines
 from harness.board.looks import GREY, Frame, choice, interval, opacity, table, tip
 from harness.board.model import TaskBoard
-from harness.board.rows import Row, finite
 from harness.board.tables import ranks
 from harness.plan.trials import objective
 from harness.records.record import CurvePoint, Record
+from harness.table.comparable import by_architecture, machines
+from harness.table.rows import Row, finite
 
 STEP = 18
 """Pixels of one row."""

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.board.comparable import by_architecture, grouped, machines
 from harness.board.model import Target, TargetTimes, TaskBoard, TimeToTarget
-from harness.board.rows import Row, finite
 from harness.records.curves import Curve
 from harness.records.meters import Meter
 from harness.records.record import Record
 from harness.stats import aggregate as stats
+from harness.table.comparable import by_architecture, grouped, machines
+from harness.table.rows import Row, finite
 
 Runs = dict[str, list[Record]]
 """The runs of one task by architecture."""

@@ -6,9 +6,9 @@ from itertools import combinations
 
 from scipy.stats import kendalltau
 
-from harness.board.comparable import grouped
 from harness.board.model import Contrast, Reversal, TaskBoard
-from harness.board.rows import finite
+from harness.table.comparable import grouped
+from harness.table.rows import finite
 
 Span = tuple[int, int]
 

@@ -1,76 +1,20 @@
-"""How the rows of one task were tuned: whether equally, at what cost, how near an edge, and what more would bring."""
+"""How the rows of one task were tuned: at what cost, how near an edge, and what more would bring."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from harness.board.comparable import by_architecture, grouped, majority
 from harness.board.model import TaskBoard
-from harness.board.rows import Row, finite
 from harness.plan.trials import objective
 from harness.records.record import Record
-from harness.records.spec import TUNABLE
+from harness.table.comparable import by_architecture, grouped
+from harness.table.effort import dimensions, space, tuned_values
+from harness.table.rows import Row
 from harness.units import clock, short
 
 EDGE = 0.05
 """A value this near to an end of its range, as a fraction of the (logarithmic) range, counts as at its edge."""
 WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
-
-
-def compared(rows: Sequence[Row], trials: Sequence[Record]) -> list[Row]:
-    """The rows, each that was tuned otherwise than most with the reason why it is not ranked."""
-    if not trials:
-        return list(rows)
-    own, dims = by_architecture(trials), dimensions(trials)
-    efforts = {row.architecture: _effort(own.get(row.architecture, []), dims) for row in rows}
-    counted = [efforts[row.architecture] for row in rows if row.status == "ok"]
-    usual = {term: majority(effort[term] for effort in counted) for term in _effort([], dims)}
-
-    def reason(row: Row) -> str:
-        unequal = "" if row.status == "unsupported" else _difference(efforts[row.architecture], usual)
-        return "; ".join(filter(None, (row.reason, unequal)))
-
-    return [row.replace(reason=reason(row)) for row in rows]
-
-
-def dimensions(trials: Sequence[Record]) -> list[str]:
-    """What was tuned: what differs between the trials of any one architecture; and always the learning rate."""
-    groups = by_architecture(trials).values()
-    return [name for name in TUNABLE if name == "lr" or any(len(_values(own, name)) > 1 for own in groups)]
-
-
-def space(trials: Sequence[Record], dims: Sequence[str]) -> dict[str, Any]:
-    """Where one architecture's trials were searched for: its sampler's space, or the values of its grid."""
-    sampled = next((dict(r.spec.tuning.space) for r in trials if r.spec.tuning is not None), None)
-    return sampled or {name: _values(trials, name) for name in dims}
-
-
-def _values(runs: Sequence[Record], name: str) -> list[float]:
-    """The different values of something tunable, in trials or final runs."""
-    return sorted({value for r in runs if (value := finite(r.spec.point.get(name))) is not None})
-
-
-def _effort(trials: Sequence[Record], dims: Sequence[str]) -> dict[str, Any]:
-    """What must be equal over the rows of a task."""
-    return {
-        "number of trials": len(trials),
-        "space": json.dumps(space(trials, dims), sort_keys=True),
-        "sampler": frozenset(r.spec.tuning and r.spec.tuning.sampler for r in trials),
-        "length of trials": frozenset(r.spec.stop for r in trials),
-        "split": frozenset(r.spec.evaluate.split for r in trials),
-    }
-
-
-def _difference(effort: Mapping[str, Any], usual: Mapping[str, list[Any]]) -> str:
-    """Why a row's tuning does not compare with the others'; the first reason explains the rest."""
-    for term, value in effort.items():
-        if not usual[term]:
-            return f"tuning differs and no majority agrees on the {term}"
-        if value not in usual[term]:
-            shown = f": {value}, others {usual[term][0]}" if term == "number of trials" else ""
-            return f"tuning differs from the others' in the {term}{shown}"
-    return ""
 
 
 def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
@@ -112,7 +56,7 @@ def _edges(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Recor
     found = []
     for name in sorted(row.architecture for row in rows if row.scores):
         for dimension, values in space(own.get(name, []), dims).items():
-            best, kind = _values(runs[name], dimension), "grid" if isinstance(values, list) else "range"
+            best, kind = tuned_values(runs[name], dimension), "grid" if isinstance(values, list) else "range"
             if len(best) == 1 and at_edge(best[0], values):
                 edge = f"best {WORDS.get(dimension, dimension)} at the edge of its {kind}"
                 found.append((edge, f"{name} {best[0]:g}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -40,12 +41,12 @@ def describe(name: str) -> Row:
         "budget": ({} if suite.difficulty else {"stop": _given(suite.budget.stop)}) | _given(suite.budget),
         "tracks": {label: _given(track) for label, track in suite.tracks.items()},
         "tuning": suite.tuning and _given(suite.tuning),
-        "seeds": suite.seeds,
+        "seeds": suite.seeds if suite.seed_rule is None else asdict(suite.seed_rule),
         "model": suite.model,
         "train": _given(suite.train),
-        "runs": tracks * (trained * len(suite.seeds) + len(players) - trained),
+        "runs": tracks * (trained * len(suite.first_seeds) + len(players) - trained),
         "trials": tracks * trained * (suite.tuning.effort if suite.tuning else 0),
-    }
+    } | ({"most_runs": tracks * (trained * len(suite.all_seeds) + len(players) - trained)} if suite.seed_rule else {})
 
 
 def _task(entry: TaskEntry, suite: Suite) -> Row:

@@ -31,7 +31,8 @@ def command(
     """Show the size and the cost of every run of SUITE.
 
     Sizes are solved, FLOPs counted, and a few training steps timed on this machine; nothing is trained. With --on, also
-    device hours, wall time and price on other devices, whose speed is looked up in records or extrapolated.
+    device hours, wall time and price on other devices, whose speed is looked up in records or extrapolated. Where seeds
+    are added, the least and the most are shown.
     """
     from harness.execute import cost, estimate
     from harness.execute.runner import load_data
@@ -47,14 +48,17 @@ def command(
     loaded = load(suite, overrides, trust=trust)
     load_data(loaded, expand(loaded))
     cells = estimate.plan(loaded, kernels=any(kind != "cpu" for kind, _ in wanted))
+    spans = [loaded, loaded.with_all_seeds] if loaded.suite.seed_rule else [loaded]
     costs = [
-        cost.cost(cells, loaded, kind, count, price=by_kind.get(kind), failures=rate, root=root)
+        cost.cost(cells, one, kind, count, price=by_kind.get(kind), failures=rate, root=root)
         for kind, count in wanted
+        for one in spans
     ]
     if as_json and wanted:
         print_json({"cells": cells, "costs": costs})
         return
-    output(cells, lambda cells, screen: estimate.show(cells, loaded, cost.here(cells, loaded), screen), as_json=as_json)
+    walls = [cost.here(cells, one) for one in spans]
+    output(cells, lambda cells, screen: estimate.show(cells, loaded, (walls[0], walls[-1]), screen), as_json=as_json)
     for line in cost.lines(costs) if wanted else ():
         console().print(line, highlight=False, markup=False)
 

@@ -51,10 +51,13 @@ def _made(store: Store) -> dict[str, Any] | None:
 
 
 def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Per suite: records by status, runs with a checkpoint, and runs to do, also where a record is published."""
+    """Per suite: records by status, runs with a checkpoint, and runs to do, also where a record is published.
+
+    Of seeds that are added, those of the round under way are to do.
+    """
     from harness.execute.runner import current
     from harness.plan import trials
-    from harness.plan.expand import expand
+    from harness.plan.wanted import wanted
     from harness.records.record import count_statuses
     from harness.records.store import Store, stores
     from harness.suite.load import load_without_code
@@ -67,7 +70,9 @@ def status(suite: str | None, root: Path | None = None, overrides: tuple[str, ..
         listed = {*store.described().get("runs", ())}
         records, planned = [record for record in store.records() if record.run_id in listed], len(listed)
     else:
-        records, planned = current(loaded, store), len(expand(loaded)) + trials.count(loaded)
+        records = current(loaded, store)
+        decided = wanted(loaded, {record.run_id: record for record in records}).values()
+        planned = sum(spec.kind == "final" for spec in decided) + trials.count(loaded)
     own = [record for record in records if store.made_here(record.run_id)]
     counts = count_statuses(own)
     counts["under way"] = len(list(store.folder.glob("*/checkpoint")))

@@ -62,6 +62,8 @@ class Cost:
 
     kind: str
     devices: int
+    seeds: int
+    """Of each row."""
     device_hours: Span
     """What runs take, failures included."""
     wall_seconds: Span
@@ -127,6 +129,7 @@ def cost(
     return Cost(
         kind,
         devices,
+        len(loaded.suite.first_seeds),
         hours,
         (low.wall, likely.wall, high.wall),
         None if price is None else (price * hours[0], price * hours[1], price * hours[2]),
@@ -230,13 +233,16 @@ def _matmul_speed(device: torch.device, precision: str) -> float:
 
 def lines(costs: Iterable[Cost]) -> Iterator[str]:
     """What a suite costs on devices of each kind, and what that leaves out."""
+    costs = [*costs]
+    several = len({one.seeds for one in costs}) > 1
     for one in costs:
+        seeds = f" with {one.seeds} seeds" if several else ""
         price = "" if one.price is None else f", price {_shown(one.price, lambda value: f'{value:,.2f}')}"
         lost = f", {human(one.lost_hours)} of them lost to failures" if one.lost_hours else ""
         lost += f" and {one.lost_runs} runs given up" if one.lost_runs else ""
         known = ", ".join(f"{source} for {count} rows" for source, count in one.sources.items())
         yield (
-            f"{one.kind}:{one.devices}: {_shown(one.device_hours, human)} device hours{lost}{price}; "
+            f"{one.kind}:{one.devices}{seeds}: {_shown(one.device_hours, human)} device hours{lost}{price}; "
             f"{_shown(one.wall_seconds, clock)} of wall time, devices {one.in_use:.0%} in use; steps {known}"
         )
     if any(EXTRAPOLATED in one.sources for one in costs):

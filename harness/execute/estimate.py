@@ -39,6 +39,9 @@ class Planned:
     task: str
     track: str
     runs: int
+    """Those that are made in any case."""
+    most: int
+    """With all seeds that may be added; the same where they are fixed."""
     trials: int
     size: sizing.Size | None
     reason: str = ""
@@ -61,6 +64,7 @@ class Planned:
 def plan(loaded: LoadedSuite, *, kernels: bool = False) -> list[Planned]:
     """Every cell of the suite, with a few training steps of each measured on this machine, and `kernels` counted."""
     specs, tries = expand(loaded), loaded.suite.tuning.effort if loaded.suite.tuning else 0
+    added = len(loaded.suite.all_seeds) - len(loaded.suite.first_seeds)
     sizes = solve(specs, loaded)
     cells = []
     torch.set_num_threads(1)
@@ -68,12 +72,12 @@ def plan(loaded: LoadedSuite, *, kernels: bool = False) -> list[Planned]:
     for spec in {spec.cell: spec for spec in specs}.values():
         runs, size = sum(other.cell == spec.cell for other in specs), sizes[spec.cell]
         if not isinstance(size, sizing.Size):
-            cells.append(Planned(*spec.cell, runs, 0, None, reason=size or ""))
+            cells.append(Planned(*spec.cell, runs, runs, 0, None, reason=size or ""))
         elif spec.pretrained:
-            cells.append(Planned(*spec.cell, runs, 0, size))
+            cells.append(Planned(*spec.cell, runs, runs, 0, size))
         else:
             cost = _measure(spec, loaded.task(spec.task_label).task, size, kernels)
-            cells.append(Planned(*spec.cell, runs, tries, size, **cost))
+            cells.append(Planned(*spec.cell, runs, runs + added, tries, size, **cost))
     return cells
 
 
@@ -126,8 +130,8 @@ def _seconds(work: Callable[[], Any]) -> float:
     return statistics.median(times)
 
 
-def show(cells: list[Planned], loaded: LoadedSuite, wall: float, console: Console) -> None:
-    """The plan as a table, with the seconds that all of it takes here."""
+def show(cells: list[Planned], loaded: LoadedSuite, wall: tuple[float, float], console: Console) -> None:
+    """The plan as a table, with the seconds that all of it takes here, without and with all seeds that may be added."""
     table = Table(title=f"plan of {loaded.name}", title_justify="left", header_style="bold")
     names = ["task", "track"] if loaded.suite.tracks else ["task"]
     left = [*names, "architecture"]
@@ -139,7 +143,8 @@ def show(cells: list[Planned], loaded: LoadedSuite, wall: float, console: Consol
             table.add_row(*where, "–", *["–"] * 3, "", "", "", "unsupported", style="dim")
             continue
         off = "" if cell.size.mismatch is None else f"{cell.size.mismatch:+.1%}"
-        runs = f"{cell.trials}+{cell.runs}" if cell.trials else str(cell.runs)
+        runs = str(cell.runs) if cell.most == cell.runs else f"{cell.runs}–{cell.most}"
+        runs = f"{cell.trials}+{runs}" if cell.trials else runs
         sizes = (str(cell.size.width), str(cell.size.depth), short(cell.size.params_non_embedding), off)
         table.add_row(*where, runs, *sizes, short(cell.tokens), short(cell.flops), clock(cell.seconds))
     console.print(table)
@@ -150,4 +155,5 @@ def show(cells: list[Planned], loaded: LoadedSuite, wall: float, console: Consol
     note = "params: without embeddings and head; runs: trials+runs; time: measured steps, without what is beside them"
     console.print(note, style="dim", highlight=False, markup=False)
     counts = count_runs(expand(loaded), {cell.cell: cell.size or cell.reason for cell in cells}, loaded)
-    console.print(f"{counts}; about {clock(wall)} on this machine", highlight=False)
+    span = clock(wall[0]) + (f" to {clock(wall[1])}" if counts.added else "")
+    console.print(f"{counts}; about {span} on this machine", highlight=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
+from harness.plan.rounds import add_seeds
 from harness.plan.trials import Lookup, choose, count, lookup_in, trials
 from harness.records.mirror import mirror_of
 from harness.records.record import Error, Metrics, Record, damaged, empty_record
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from harness.plan.sizes import Sizes
     from zoo.size import Size
 
+Decided: TypeAlias = "tuple[list[RunSpec], list[str]]"
+"""Runs, and why some of them are added."""
 MOST_LENGTH = 1 << 24
 """Steps of the longest sequence that anything is trained on."""
 
@@ -111,27 +114,28 @@ def run_suite(
         raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
     shared = _Shared(executor, threads, console, open_loggers(log, store, console))
     tries = trials(loaded, _lookup(store))
-    planned = [*tries, *choose(finals, _records(tries, store))]
-    sizes = _sizes(unmade, loaded) if (unmade := _missing(planned, store)) else {}  # before anything is written
+    tried = _records(tries, store)
+    planned = [*tries, *add_seeds(loaded, choose(finals, tried), tried, store.read)[0]]
+    unmade = _missing(planned, store)
+    needed = planned if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
+    sizes = _sizes(needed, loaded) if needed else {}  # before anything is written
     with mirror.shared() if mirror else nullcontext(), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
-        for tries in _decided(loaded, store):
+        for tries, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), store):
             ran += _execute(tries, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
         lost = {spec.cell for spec in _missing(tries, store)}
-        done = choose([spec for spec in finals if spec.cell not in lost], _records(tries, store))
-        store.describe(loaded.described([*tries, *done]))
-        unmade = _missing(done, store) if unmade else []
-        ran += _execute(unmade, sizes, loaded, store, shared)
-        unmade = _missing(unmade, store)
+        known = [spec for spec in finals if spec.cell not in lost]
+        done, more = _make_finals(known, tries, sizes, loaded, store, shared)
+        ran, unmade = ran + more, _missing(done, store)
         made = [spec for spec in done if spec not in unmade]
-        without = len(finals) - len(made)
+        without = len(unmade) + len(finals) - len(known)
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
-            console.print(_nothing_to_do(len(finals) + count(loaded), [*tries, *done], store), markup=False)
+            console.print(_nothing_to_do(len(done) + count(loaded), [*tries, *done], store), markup=False)
         score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
@@ -153,6 +157,7 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     unknown = {r.spec.cell: UserError(r.error.message) for r in tried if r.status == "damaged" and r.error}
     every = expand(loaded)
     finals = choose([spec for spec in every if spec.cell not in unknown], tried)
+    finals, _ = add_seeds(loaded, finals, tried, store.read)
     lost = [spec for spec in every if spec.cell in unknown]  # what their trials chose is not known
     return [
         *tried,
@@ -161,14 +166,36 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     ]
 
 
-def _decided(loaded: LoadedSuite, store: Store) -> Iterator[list[RunSpec]]:
-    """Round after round, the trials that can be made now, over all cells; none twice."""
-    before: list[RunSpec] = []
-    while tries := _missing(trials(loaded, _lookup(store)), store):
-        if tries == before:
+def _make_finals(
+    finals: list[RunSpec], tries: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, shared: _Shared
+) -> tuple[list[RunSpec], int]:
+    """Make these final runs with what their trials chose, and the seeds that are added; all of them, and how many were
+    made now."""
+    tried, ran = _records(tries, store), 0
+    chosen = choose(finals, tried)
+
+    def decide() -> Decided:
+        specs, why = add_seeds(loaded, chosen, tried, store.read)
+        store.describe(loaded.described([*tries, *specs]))
+        return specs, why
+
+    for unmade, why in _rounds(decide, store):
+        for line in why:
+            shared.console.print(line, highlight=False, markup=False)
+        ran += _execute(unmade, sizes, loaded, store, shared)
+    return decide()[0], ran
+
+
+def _rounds(decide: Callable[[], Decided], store: Store) -> Iterator[Decided]:
+    """Round after round, the runs that are decided and not made, over all cells and none twice; and why these."""
+    begun = set[str]()
+    while True:
+        specs, why = decide()
+        unmade = [spec for spec in _missing(specs, store) if spec.run_id not in begun]
+        if not unmade:
             return
-        yield tries
-        before = tries
+        yield unmade, why
+        begun |= {spec.run_id for spec in unmade}
 
 
 def _lookup(store: Store) -> Lookup:

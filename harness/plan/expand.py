@@ -16,6 +16,8 @@ from zoo import architectures
 def expand(loaded: LoadedSuite) -> list[RunSpec]:
     """Every final run of a suite: task by task, track by track, seed by seed, with the suite's own hyperparameters.
 
+    Where seeds are added these are the runs of the first round; `harness.plan.rounds` has those that follow.
+
     Rows of published weights stand once, under the first seed. Of the suite's plug-ins a run names those that register
     something which it names, and those that register nothing; so a new plug-in does not change the other rows.
     """
@@ -28,14 +30,14 @@ def expand(loaded: LoadedSuite) -> list[RunSpec]:
         own = tuple((name, digest) for name, digest, names in plugins if not names or names & words)
         return spec.replace(plugins=own)
 
-    first = loaded.suite.seeds[0]
+    seeds = loaded.suite.first_seeds
     return [
         named(_spec(loaded, task, track, entry, seed))
         for task in loaded.tasks
         for track in loaded.tracks
-        for seed in loaded.suite.seeds
+        for seed in seeds
         for entry in loaded.plays(task)
-        if not entry.pretrained or seed == first
+        if not entry.pretrained or seed == seeds[0]
     ]
 
 

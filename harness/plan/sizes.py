@@ -108,9 +108,12 @@ class RunCounts:
     runs: int
     trials: int
     unsupported: int
+    added: int
+    """Runs of the seeds that a rule may add."""
 
     def __str__(self) -> str:
         rest = f", {self.unsupported} more are unsupported" if self.unsupported else ""
+        rest += f", up to {self.added} more as seeds are added" if self.added else ""
         return f"{self.runs} runs and {self.trials} trials{rest}"
 
 
@@ -119,7 +122,8 @@ def count_runs(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite) -> RunCo
     trained = [spec for spec in specs if not spec.pretrained and not isinstance(sizes[spec.cell], str)]
     tries = loaded.suite.tuning.effort if loaded.suite.tuning else 0
     unsupported = sum(isinstance(sizes[spec.cell], str) for spec in specs)
-    return RunCounts(len(trained), tries * len({spec.cell for spec in trained}), unsupported)
+    cells, more = len({spec.cell for spec in trained}), len(loaded.suite.all_seeds) - len(loaded.suite.first_seeds)
+    return RunCounts(len(trained), tries * cells, unsupported, more * cells)
 
 
 def resolve_size(spec: RunSpec, task: Task) -> sizing.Size:

@@ -1,10 +1,11 @@
-"""Which runs a suite has, given the records of its trials; and what sets another run apart from them."""
+"""Which runs a suite has, given the records of its trials and rounds; and what sets another run apart from them."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.plan.expand import expand
+from harness.plan.rounds import add_seeds
 from harness.plan.trials import choose, lookup_in, trials
 from harness.records.record import Record
 from harness.records.spec import RunSpec
@@ -13,9 +14,10 @@ from harness.suite.schema import Range
 
 
 def wanted(loaded: LoadedSuite, known: Mapping[str, Record]) -> dict[str, RunSpec]:
-    """By id, the suite's trials, and its final runs as these records decide them."""
+    """By id, the suite's trials, and its final runs as these records decide them, added seeds among them."""
     tried = [s for s in trials(loaded, lookup_in(known.get, lambda: [*known.values()])) if _in_space(s, loaded)]
-    decided = choose(expand(loaded), [known[spec.run_id] for spec in tried if spec.run_id in known])
+    records = [known[spec.run_id] for spec in tried if spec.run_id in known]
+    decided, _ = add_seeds(loaded, choose(expand(loaded), records), records, lambda spec: known.get(spec.run_id))
     return {spec.run_id: spec for spec in [*tried, *decided]}
 
 

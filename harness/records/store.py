@@ -21,6 +21,7 @@ from harness.records.files import finite, naming, read_json, to_json, write_atom
 from harness.records.mirror import folder_of
 from harness.records.parts import Mismatch, Part, convert
 from harness.records.record import RUN_ID, Record, damaged, damaged_record
+from harness.records.seeds import SeedRule
 from harness.records.spec import RunSpec
 from zoo import files
 
@@ -93,6 +94,7 @@ class Described(Part):
     reference: str = ""
     targets: dict[str, float] = field(default_factory=dict)
     only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seeds: SeedRule | None = None
     text: dict[str, Any] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
 

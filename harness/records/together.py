@@ -23,12 +23,12 @@ def together(records: Sequence[Record], ours: Sequence[Record] = ()) -> Iterator
     yield from _copies(records)
 
 
-def of_one_suite(records: Sequence[Record]) -> Iterator[Odd]:
-    """The records of one state of a suite that do not fit its others."""
+def of_one_suite(records: Sequence[Record], *, uneven: bool = False) -> Iterator[Odd]:
+    """The records of one state of a suite that do not fit its others; where it adds seeds, rows are `uneven`."""
     yield from ((record, "suite", "says another suite") for record in _odd(records, (), lambda r: [("suite", r.suite)]))
     yield from ((record, "suite", SETTINGS) for record in _odd(records, (), _settings))
     yield from _tuned(records)
-    yield from _seeds(records)
+    yield from _seeds(records, uneven=uneven)
 
 
 def _odd(records: Sequence[Record], ours: Sequence[Record], read: Reading) -> Iterator[Record]:
@@ -158,8 +158,8 @@ def _cost(record: Record) -> float:
     return -value if record.metrics.higher_is_better else value
 
 
-def _seeds(records: Sequence[Record]) -> Iterator[Odd]:
-    """Every row of a table has the seeds that most have."""
+def _seeds(records: Sequence[Record], *, uneven: bool) -> Iterator[Odd]:
+    """Every row of a table has the seeds that most have; if `uneven`, all below its last."""
     tables: defaultdict[Any, defaultdict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.spec.kind == "final" and not record.spec.pretrained:
@@ -170,8 +170,9 @@ def _seeds(records: Sequence[Record]) -> Iterator[Odd]:
         usual = max(seeds, key=lambda known: (seeds[known], len(known)))
         for own in rows.values():
             found = {r.spec.seed for r in own}
-            if lacking := usual - found:
-                yield own[0], "seeds", f"its row lacks seed {', '.join(map(str, sorted(lacking)))}, which others have"
+            if lacking := ({*range(max(found))} if uneven else usual) - found:
+                whose = "and has later ones" if uneven else "which others have"
+                yield own[0], "seeds", f"its row lacks seed {', '.join(map(str, sorted(lacking)))}, {whose}"
             if len(own) > len(found):
                 yield own[0], "seeds", "its row has several runs of a seed"
 

@@ -56,7 +56,8 @@ def verify(
     for folder, own in folders.items():
         described = Store(folder.name, folder.parent).described()
         known = named_by(described, own)
-        odd += of_one_suite([*{record.run_id: record for record in known}.values()])  # it may be published, too
+        single = [*{record.run_id: record for record in known}.values()]  # one may be published, too
+        odd += of_one_suite(single, uneven="seeds" in described)
         odd += of_suite(described, known) if folder.is_relative_to(path) else ()  # all of it is here
     return found + [{"file": places[id(record)], "problem": f"{what}: {why}"} for record, what, why in odd], records
 

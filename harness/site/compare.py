@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.board.rows import Row
+from harness.table.rows import Row
 
 if TYPE_CHECKING:
     from harness.site.build import Site

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from harness.board.aggregate import scale
 from harness.board.model import Scale, TaskBoard
-from harness.board.rows import Row
 from harness.site.suites import Suite
 from harness.site.views import slug
 from harness.stats.aggregate import normalised
 from harness.stats.overall import Overall, overall
+from harness.table.rows import Row
 
 REFERENCE = "pre_ln"
 """The architecture that costs are compared with."""

@@ -8,10 +8,10 @@ import altair as alt
 import yaml
 from markupsafe import Markup
 
-from harness.board.comparable import grouped
 from harness.records.record import Record
 from harness.site.suites import Suite
 from harness.site.views import slug
+from harness.table.comparable import grouped
 
 
 def suite_page(suite: Suite) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from harness.board.model import TaskBoard
-from harness.board.rows import Row
 from harness.board.tables import ranks
 from harness.records.record import Gate, Record
 from harness.site.parts import as_yaml, figure, provenance, suite_page
 from harness.site.suites import Suite
 from harness.site.views import CellView, amount, plain_table, slug
+from harness.table.rows import Row
 from harness.units import NONE, clock
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.board.comparable import grouped
 from harness.board.model import Board, TaskBoard
 from harness.board.ranking import TableKey, table_of
 from harness.board.report import of_store
@@ -14,6 +13,7 @@ from harness.errors import UserError
 from harness.records.record import Record
 from harness.records.spec import Cell
 from harness.records.store import Store, stores
+from harness.table.comparable import grouped
 from zoo.registry import nearest
 
 MOST_PAGES = 1000

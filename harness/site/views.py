@@ -13,10 +13,10 @@ from typing import Any
 from harness.board import latex
 from harness.board.formats import csv_cell
 from harness.board.model import Baseline, TaskBoard
-from harness.board.rows import MEASURED, Measured, Row
 from harness.board.tables import Cell, Column, Line, Section
 from harness.records.files import to_json, write_page
 from harness.records.record import Record
+from harness.table.rows import MEASURED, Measured, Row
 from harness.units import NONE, human
 
 

@@ -64,8 +64,13 @@ class Influence:
     """Separated on the board, tied without it; (better, worse)."""
 
 
-def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL, draws: int = DRAWS) -> Comparison:
-    """Judge all pairs of architectures. Scores that are not finite count as missing."""
+def compare(
+    scores: Scores, *, higher_is_better: bool, level: float = LEVEL, draws: int = DRAWS, uneven: bool = False
+) -> Comparison:
+    """Judge all pairs of architectures at a level. Scores that are not finite count as missing.
+
+    `uneven` says that rows were given different numbers of seeds: fewer than others have are then no seeds missing.
+    """
     clean, means, order = _ordered(scores, higher_is_better)
     names = _judged(clean)
     verdict = judge(_table(clean, names), level, draws)
@@ -82,7 +87,7 @@ def compare(scores: Scores, *, higher_is_better: bool, level: float = LEVEL, dra
         tied=tied,
         variance=verdict.variance or None,
         smallest_difference=verdict.smallest or None,
-        notes=_notes(clean, names, verdict, order),
+        notes=_notes(clean, names, verdict, order, uneven=uneven),
     )
 
 
@@ -184,7 +189,9 @@ def _pairs(names: Sequence[str], chosen: Mask, order: Sequence[str]) -> frozense
     return frozenset((a, b) if place[a] < place[b] else (b, a) for a, b in pairs)
 
 
-def _notes(scores: Scores, names: Sequence[str], verdict: Verdict, order: Sequence[str]) -> tuple[str, ...]:
+def _notes(
+    scores: Scores, names: Sequence[str], verdict: Verdict, order: Sequence[str], *, uneven: bool
+) -> tuple[str, ...]:
     notes = []
     single = [a for a in scores if a not in names]
     most = max((len(by) for by in scores.values()), default=0)
@@ -193,7 +200,7 @@ def _notes(scores: Scores, names: Sequence[str], verdict: Verdict, order: Sequen
         notes.append("one seed per architecture: no interval and no claim about ranks")
     elif single:
         notes.append(f"one seed only, so neither interval nor place in the comparison: {', '.join(single)}")
-    if fewer:
+    if fewer and not uneven:
         notes.append(f"seeds missing: {', '.join(fewer)}")
     if names and not verdict.half.any():
         notes.append("the seeds show no scatter at all: no interval and no claim about ranks")

@@ -65,7 +65,10 @@ class Verdict:
 
 
 def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = SEED) -> Verdict:
-    """Compare all pairs of rows. `scores` is (rows, seeds), NaN where missing; each row has two or more."""
+    """Compare all pairs of rows. `scores` is (rows, seeds), NaN where missing; each row has two or more.
+
+    `level` is that of pairs; intervals are of 95% whatever it is.
+    """
     counts = (~np.isnan(scores)).sum(1)
     means, own, df = np.nanmean(scores, axis=1), np.nanvar(scores, axis=1, ddof=1), counts - 1.0
     own[own <= (1e-9 * np.nanmax(np.abs(scores), initial=0.0)) ** 2] = 0.0  # rounding
@@ -75,7 +78,7 @@ def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = 
     squares, all_df = (prior.df[d0] * s0)[:, None] + df * own, prior.df[d0][:, None] + df
     variances = squares / rng.chisquare(all_df)
     errors = rng.normal(size=variances.shape) * np.sqrt(variances / counts)
-    half = (special.stdtrit(prior.df[:, None] + df, 1 - level / 2)[d0] * np.sqrt(squares / all_df / counts)).mean(0)
+    half = (special.stdtrit(prior.df[:, None] + df, 1 - LEVEL / 2)[d0] * np.sqrt(squares / all_df / counts)).mean(0)
     with np.errstate(divide="ignore"):
         moderated = 1 / (1 / variances).mean(0)
     first, second = np.triu_indices(len(scores), 1)

@@ -58,7 +58,7 @@ def check_count(loaded: LoadedSuite) -> None:
     suite, most = loaded.suite, loaded.suite.limits.runs
     rows = [entry.label for entry in suite.architectures]
     cells = len(loaded.tracks) * sum(sum(map(task.plays, rows)) for task in suite.tasks)
-    count = cells * (len(suite.seeds) + (suite.tuning.effort if suite.tuning else 0))
+    count = cells * (len(suite.all_seeds) + (suite.tuning.effort if suite.tuning else 0))
     if count > most:
         said = f"this suite makes {count:,} runs and trials, more than {most:,}"
         raise loaded.error(f"{said}; if you mean that: --set limits.runs={count}", ("limits", "runs"))
@@ -153,7 +153,7 @@ def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:
     dropout = tuning.dropout.high if isinstance(tuning.dropout, Range) else max(tuning.dropout or [0.0])
     if dropout >= 1:
         yield f"dropout must lie in [0, 1), got {dropout:g}", ("dropout",)
-    if tuning.seed in suite.seeds:
+    if tuning.seed in suite.all_seeds:
         yield f"{tuning.seed} is also one of the seeds; a trial's seed must be its own", ("seed",)
 
 

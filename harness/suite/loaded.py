@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class LoadedSuite:
         return tuple(self.suite.tracks) or ("",)
 
     @property
+    def with_all_seeds(self) -> "LoadedSuite":
+        """The suite as if every row got the most seeds that it may."""
+        return replace(self, suite=self.suite.model_copy(update={"seeds": self.suite.all_seeds}))
+
+    @property
     def plugins(self) -> list[tuple[str, str]]:
         """Plug-ins as (name in the suite, what to import)."""
         return [(p, str((self.folder / p).resolve()) if p.endswith(".py") else p) for p in self.suite.plugins]
@@ -73,6 +78,7 @@ class LoadedSuite:
     def described(self, runs: Iterable[RunSpec]) -> dict[str, Any]:
         """What a board needs to know beside the records, the suite as written, and the ids of its runs."""
         suite = self.suite
+        rule = suite.seed_rule
         return {
             "suite": suite.suite,
             "about": suite.about,
@@ -82,7 +88,7 @@ class LoadedSuite:
             "only": {task.label: task.only for task in suite.tasks if task.only},
             "text": self.source.data,
             "runs": sorted(spec.run_id for spec in runs),
-        }
+        } | ({"seeds": asdict(rule)} if rule else {})
 
     def error(self, message: str, path: Path_ = ()) -> UserError:
         """An error at the place of a key in the YAML."""

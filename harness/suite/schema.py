@@ -9,20 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from harness.isolation.supervisor import Bounds
 from harness.records.meters import METERS, StopRule
+from harness.records.seeds import SeedRule
 from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
+from harness.suite.seeds import Seeds, SeedsOrRule
+from harness.suite.strict import Strict
 from harness.units import Count, Duration, Fraction, Number, Quantity
 from zoo.registry import nearest
 from zoo.types import Schedule
@@ -40,24 +40,6 @@ def _shown(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_shown)]
 """What is shown wherever the suite is."""
-
-
-class Strict(BaseModel):
-    """A mapping in which an unknown key is an error that names the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            fields = ", ".join(f"{name}: …" for name in cls.model_fields)
-            raise PydanticCustomError("mapping", "expected a mapping such as {fields}", {"fields": f"{{{fields}}}"})
-        for key in data:
-            if key not in cls.model_fields:
-                message = f"unknown key {key!r}{nearest(key, cls.model_fields)}"
-                raise PydanticCustomError("unknown_key", "{message}", {"message": message, "key": key})
-        return data
 
 
 class Match(Strict):
@@ -365,7 +347,8 @@ class Suite(Strict):
     tracks: dict[str, Track] = {}
     """By name; without any, every task is played once, under `budget`."""
     tuning: Tuning | None = None
-    seeds: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(min_length=1)] = [0, 1, 2]
+    seeds: SeedsOrRule = [0, 1, 2]
+    """The same for every row, or a rule that adds them."""
     train: Train = Train()
     model: dict[str, Any] = {}
     """Options for every architecture that has them: `depth`, `dropout`, `heads`, …"""
@@ -389,9 +372,17 @@ class Suite(Strict):
                 raise ValueError(f"a track's name has letters, digits, '.', '_' and '-'; got {name!r}")
         return tracks
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("seeds repeat")
-        return seeds
+    @property
+    def seed_rule(self) -> SeedRule | None:
+        """The rule that adds seeds; None where they are fixed."""
+        return self.seeds.rule() if isinstance(self.seeds, Seeds) else None
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """The seeds that every row gets."""
+        return [*range(self.seeds.start)] if isinstance(self.seeds, Seeds) else self.seeds
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds that a row may get."""
+        return [*range(self.seeds.most)] if isinstance(self.seeds, Seeds) else self.seeds

@@ -9,7 +9,8 @@ import harness
 ROOT = Path(harness.__file__).parent
 STAGES = (
     ("errors", "version", "units", "machine", "processes", "isolation", "executors"),
-    *("records", "gates", "suite", "plan", "training", "lm_eval", "loggers", "execute", "stats", "board", "sharing"),
+    *("records", "stats", "table", "gates", "suite", "plan", "training", "lm_eval", "loggers", "execute"),
+    *("board", "sharing"),
     *("bench", "catalog", "site"),
     "commands",
 )

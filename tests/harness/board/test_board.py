@@ -10,10 +10,10 @@ import pytest
 
 from harness import board, stats
 from harness.board import formats, notes
-from harness.board.rows import MEASURED
 from harness.gates.registry import applied
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Eligibility, ReferenceSpeed, Speed
+from harness.table.rows import MEASURED
 from tests.harness.board.conftest import by_name, text_of
 from tests.harness.planted import FAILED, PASSED, change, plant
 

@@ -8,11 +8,11 @@ import pytest
 
 from harness import board
 from harness.board import formats, sections
-from harness.board.rows import total_cost
 from harness.board.tuning import at_edge, best_of, expected_best
 from harness.records.meters import StopRule
 from harness.records.record import Override
 from harness.records.spec import Search
+from harness.table.rows import total_cost
 from tests.harness.board.conftest import by_name
 from tests.harness.planted import change, plant
 

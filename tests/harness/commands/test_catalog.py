@@ -143,6 +143,11 @@ def test_a_suite_is_shown_as_it_will_run(tmp_path, call):
     assert "  - text: {corpus: wikipedia_xml, length: 64}\n" in shown
     assert "stop: {tokens: 70k}" in shown
     assert "params: 200k" in shown
+    (tmp_path / "more.yaml").write_text("suite: more\nextends: quick\nseeds: {start: 2, most: 9, until: separated}\n")
+    row = json.loads(call("show", tmp_path / "more.yaml", "--json").stdout)
+    assert row["seeds"] == {"start": 2, "most": 9, "until": "separated"}
+    assert 2 * row["most_runs"] == 9 * row["runs"]
+    assert "start=2" in call("show", tmp_path / "more.yaml").stdout
 
 
 @pytest.mark.parametrize("suite", ["recall", "fair"])

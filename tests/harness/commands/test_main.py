@@ -1,6 +1,7 @@
 """What holds for every command: help, errors, and what they do not load; and one suite from `run` to `verify`."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -52,13 +53,26 @@ def test_validate_and_plan_say_what_trains(suite, call):
     assert "pre_ln" in shown
     assert told in shown
     found = json.loads(call("validate", path, "--json").stdout)
-    assert found == {"suite": "tiny", "valid": True, "runs": 2, "trials": 3, "unsupported": 2}
+    assert found == {"suite": "tiny", "valid": True, "runs": 2, "trials": 3, "unsupported": 2, "added": 0}
     cells = json.loads(call("plan", path, "--json").stdout)
     assert [cell["architecture"] for cell in cells] == ["pre_ln", "mlp_mixer"]
     (cell,) = [cell for cell in cells if cell["size"]]
     assert (cell["runs"], cell["trials"], cell["steps"]) == (2, 3, 6)
     assert cell["flops"] > 0
     assert cell["size"]["params"] > 0
+
+
+def test_a_plan_of_added_seeds_goes_from_the_least_to_the_most(suite, call):
+    path = suite(seeds={"start": 2, "most": 5, "until": "separated"})
+    assert call("validate", path).stdout == "tiny is valid: 4 runs and 0 trials, up to 6 more as seeds are added\n"
+    shown = call("plan", path, "--on", "cpu:1").stdout
+    assert shown.count("2–5") == 2
+    assert re.search(r"up to 6 more as seeds are added; about \S+ to \S+ on this machine", shown)
+    assert re.search(r"cpu:1 with 2 seeds: .*\ncpu:1 with 5 seeds: ", shown)
+    found = json.loads(call("plan", path, "--on", "cpu:1", "--json").stdout)
+    assert [(cell["runs"], cell["most"]) for cell in found["cells"]] == [(2, 5)] * 2
+    least, most = (cost["device_hours"][1] for cost in found["costs"])
+    assert most / least == pytest.approx(5 / 2)
 
 
 @pytest.mark.slow

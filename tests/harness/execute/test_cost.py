@@ -49,7 +49,7 @@ def planned(suite):
     loaded = load(str(suite(tuning={"lr": [1e-3, 1e-2], "budget": 0.5})))
     size = Size(8, 1, 100, 100, None)
     names = ("pre_ln", "lstm")
-    return loaded, [Planned(n, "mqar", "", 2, 2, size, "", 192, 6, 1e6, 3.0, 1.0, 0.5, kernels=100) for n in names]
+    return loaded, [Planned(n, "mqar", "", 2, 2, 2, size, "", 192, 6, 1e6, 3.0, 1.0, 0.5, kernels=100) for n in names]
 
 
 def test_measured_here(planned):

@@ -178,6 +178,35 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite
 
 
 @pytest.mark.slow
+def test_seeds_are_added_in_rounds_and_a_lost_run_of_one_is_made_again(run, suite, quiet, tmp_path):
+    """Two rows that two seeds cannot separate, and one that fails, to which nothing is added."""
+    added = {
+        "plugins": ["mine.py"],
+        "architectures": ["lstm", "my_mean", "raises"],
+        "seeds": {"start": 2, "most": 3, "until": "separated"},
+        **UNJUDGED,
+    }
+    results, store = run(**added), Store("tiny", tmp_path)
+    assert results.ran == 8
+    assert sorted((r.spec.architecture, r.spec.seed) for r in results.records) == [
+        *((name, seed) for name in ("lstm", "my_mean") for seed in range(3)),
+        *(("raises", seed) for seed in range(2)),
+    ]
+    assert "undecided after 2 seeds; one more for lstm, my_mean" in quiet.file.getvalue()
+    assert run(**added).ran == 0
+    assert "all 8 runs are finished" in quiet.file.getvalue()
+    made = board(str(suite(**added)), root=tmp_path)
+    assert any("undecided with 3 seeds, the most" in note for note in made.tasks[0].notes)
+    assert {row.architecture: len(row.seeds) for row in made.tasks[0].ranked} == {"lstm": 3, "my_mean": 3}
+    late = next(r for r in results.records if r.spec.seed == 2)
+    shutil.rmtree(store.run_folder(late.run_id))
+    made = board(str(suite(**added)), root=tmp_path)
+    assert {len(row.seeds) for row in made.tasks[0].ranked} == {2}, "its round has not ended"
+    assert run(**added).ran == 1
+    assert [r.metrics for r in run(**added).records] == [r.metrics for r in results.records]
+
+
+@pytest.mark.slow
 def test_a_sampled_suite_goes_on_with_the_same_trials_when_some_are_lost(run, suite, tmp_path):
     space = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": {"low": 0, "high": 0.5}}
     tuning = {"sampler": "tpe", "trials": 7, **space}

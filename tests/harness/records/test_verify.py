@@ -178,6 +178,10 @@ def test_records_are_compared(store):
     assert [(record, what) for record, what, _ in together([one, copied])] == [(copied, "curve")]
     row = [r.replace(spec=r.spec.replace(architecture_label="b")) for r in (one, two)]
     assert [what for _, what, _ in of_one_suite([one, two, row[0]])] == ["seeds"]
+    first, last = sorted(row, key=lambda r: r.spec.seed)
+    assert [*of_one_suite([one, two, first], uneven=True)] == [], "a row of fewer seeds"
+    lacking = "its row lacks seed 0, and has later ones"
+    assert [why for *_, why in of_one_suite([one, two, last], uneven=True)] == [lacking]
     trial = one.replace(spec=one.spec.replace(kind="trial", train=one.spec.train.replace(lr=0.5)))
     assert {what for _, what, _ in of_one_suite([one, two, trial])} == {"tuning"}
 

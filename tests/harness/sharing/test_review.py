@@ -4,15 +4,18 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from harness.commands.status import status
 from harness.errors import UserError
 from harness.execute.rerun import compare, draw, rerun
 from harness.plan.expand import expand
+from harness.plan.wanted import wanted
 from harness.records.checks import sealed
 from harness.records.curves import curves_table
 from harness.records.published import INDEX, RECORDS, records_table, sha256
@@ -147,6 +150,31 @@ def test_every_seed_must_be_there_and_no_run_that_the_suite_lacks(records, findi
     lstm = [record for record in records if record.spec.architecture == "lstm"]
     assert findings(lstm) == [], "others may make the other rows"
     assert findings([]) == ["runs: records.parquet: holds none"]
+
+
+def test_the_seeds_that_the_rule_adds_must_be_there_and_no_others(tmp_path, quiet):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "seeds": {"start": 2, "most": 3, "until": "separated"}}))
+    loaded, store, known = load(path), Store("tiny", tmp_path / "results"), dict[str, Any]()
+    while lacking := [spec for run_id, spec in wanted(loaded, known).items() if run_id not in known]:
+        for spec in lacking:
+            store.write(do(spec, store.run_folder(spec.run_id)))
+            known[spec.run_id] = store.read(spec)
+    assert len(known) == 6
+    assert status(str(path), store.folder.parent)[0]["counts"]["to do"] == 0
+    bundle = submit(str(path), "Ada", tmp_path / "ada.zip", root=store.folder.parent)[0]
+    assert review(bundle, loaded, count=0, console=quiet).findings == []
+
+    def findings(records):
+        pack(tmp_path / "forged.zip", map(sealed, records), loaded.described(()), "Eve")
+        return [str(finding) for finding in review(tmp_path / "forged.zip", loaded, count=0, console=quiet).findings]
+
+    *most, late = sorted(known.values(), key=lambda record: record.spec.seed)
+    (found,) = findings(most)
+    assert found == f"runs: {late.spec.title()} ({late.run_id}): missing; a bundle has every run of its architectures"
+    more = late.spec.replace(seed=3)
+    (found,) = findings([*known.values(), late.replace(spec=more, run_id=more.run_id)])
+    assert found == f"runs: {more.title()} ({more.run_id}): no run of this suite"
 
 
 def test_what_is_missing_may_be_published_already(records, tiny, tmp_path, quiet):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from harness.board.rows import severity
 from harness.records.meters import StopRule
 from harness.records.record import Record
 from harness.records.spec import MatchRule
+from harness.table.rows import severity
 
 K = TypeVar("K")
 V = TypeVar("V")
