@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.ops import flops
 from zoo.ops.mesa import chunked, mesa, mesa_naive
 
 from .conftest import assert_near, assert_near_float64, assert_same, differentiated
@@ -119,3 +121,13 @@ def test_no_gradient_is_asked_of_constants():
     assert not flat(mesa)(*given)[0].requires_grad
     alone = lambda form: differentiated(lambda k: flat(form)(given[0], k, *given[2:])[0], given[1])  # noqa: E731
     torch.testing.assert_close(alone(mesa), alone(mesa_naive))
+
+
+def test_flops_do_not_depend_on_when_the_solver_ends():
+    """A large ridge ends it at once; a step is counted as if it did not."""
+    counts = []
+    for ridge in (1e-3, 1e9):
+        with FlopCounterMode(display=False) as counter, flops.Counter() as own:
+            mesa(*inputs(20, given=False)[:-1], torch.full((H, K), ridge).double())
+        counts.append(counter.get_total_flops() + own.total)
+    assert counts[0] == counts[1]
