@@ -40,7 +40,8 @@ def test_mamba3_starts():
     assert 5e-2 < delta.max() <= 0.1001
 
 
-@pytest.mark.parametrize(("width", "heads"), [(128, 4), (8, 1), (24, 3)])
+@pytest.mark.parametrize(("width", "heads"), [(128, 4), (8, 1), (24, 1), (80, 2), (81, 3)])
 def test_default_heads_fit_the_width(width, heads):
+    """Twice the width in heads as near 64 as can be: 48, 80 and 54 wide, say, and never 2."""
     assert len(Mamba2(LayerContext(width=width, length=13)).A_log) == heads
     assert len(Mamba3(LayerContext(width=width, length=13)).D) == heads
