@@ -43,7 +43,9 @@ def replaced(*objects: Any) -> list[str]:
         f"{name} in {home}" for home, name, value in _callables(homes) if not all(map(_is_under(roots), _layers(value)))
     ]
     for each in objects:
-        found += [f"{name} of one {type(each).__name__}" for name in vars(each) if callable(_of(type(each), name))]
+        found += [
+            f"{name} of one {type(each).__name__}" for name in vars(each) if callable(getattr(type(each), name, None))
+        ]
     return sorted({*found})
 
 
@@ -87,7 +89,3 @@ def _is_under(roots: tuple[str, ...]) -> Any:
 @functools.cache
 def _resolved(path: str) -> str:
     return str(Path(path).resolve())
-
-
-def _of(kind: type, name: str) -> Any:
-    return getattr(kind, name, None)

@@ -21,10 +21,11 @@ CLOCK, LAG = 0.2, 0.01
 """By how much less a run's seconds may be than the watch's: relative, and of each step."""
 CHECKED = 12
 """Batches that are made again."""
-OF_OTHER_GATES = (
-    *("scoring changed the model", "a batch was changed while it was scored"),
+OF_OTHER_GATES = {
+    "scoring changed the model",
+    "a batch was changed while it was scored",
     "a batch was changed by the model",
-)
+}
 """Violations that another gate reports."""
 
 

@@ -64,6 +64,16 @@ class Peek(Plain):
         return self.conv(x.mT).mT
 
 
+def plain(self, x):
+    """What an honest mixer gives."""
+    return Plain.past(self, x)
+
+
+def answer(self, batch):
+    """What an honest language model gives."""
+    return LanguageModel.forward(self, batch)
+
+
 @pytest.fixture
 def failed(tmp_path, monkeypatch):
     """Trains a mixer, or a language model of plain ones; which of the gates `asked`, of all by default, it fails."""

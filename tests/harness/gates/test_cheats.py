@@ -18,21 +18,13 @@ from harness.training import train as training
 from tasks.recall.mqar import Mqar
 from zoo.blocks.heads import LanguageModel
 
-from .conftest import MQAR, Peek, Plain, collects, is_caught
+from .conftest import MQAR, Peek, Plain, answer, collects, is_caught, plain
 
 pytestmark = pytest.mark.slow
 KEPT = {}
 """What a plug-in's module can hide."""
 CHEATS = []
 caught_by = collects(CHEATS)
-
-
-def plain(self, x):
-    return Plain.past(self, x)
-
-
-def answer(self, batch):
-    return LanguageModel.forward(self, batch)
 
 
 # The future: its values, or its gradients alone.

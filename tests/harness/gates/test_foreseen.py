@@ -22,21 +22,13 @@ from tasks.recall.mqar import Mqar
 from zoo.blocks.heads import LanguageModel
 from zoo.contract import Traits
 
-from .conftest import MQAR, Plain, collects, is_caught
+from .conftest import MQAR, Plain, answer, collects, is_caught, plain
 
 pytestmark = pytest.mark.slow
 HIDDEN = types.ModuleType("a_second_file_of_the_plugin")
 sys.modules[HIDDEN.__name__] = HIDDEN
 CHEATS = []
 caught_by = collects(CHEATS)
-
-
-def plain(self, x):
-    return Plain.past(self, x)
-
-
-def answer(self, batch):
-    return LanguageModel.forward(self, batch)
 
 
 # What is looked at.
