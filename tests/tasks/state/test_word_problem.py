@@ -1,5 +1,6 @@
 """Word problems against permutations that are composed one after another."""
 
+from functools import partial
 from hashlib import sha256
 from itertools import permutations, product
 
@@ -89,3 +90,15 @@ def test_totals_and_baselines():
     assert {b.name: b.value for b in task.baselines()} == pytest.approx(
         {"constant": 0, "last element": 0, "last pair": 0}, abs=0.01
     )
+
+
+def test_the_score_may_be_the_share_of_right_steps():
+    """By hand: of the parities of 16 bits a constant has half, the last bits all of the first steps too."""
+    build = partial(tasks.build, "word_problem", group="Z2", length=16)
+    exact, accuracy = build(score="exact"), build(score="accuracy")
+    assert (accuracy.metric.name, accuracy.metric.chance, *accuracy.also) == ("accuracy", 0.5, "exact", "last")
+    assert accuracy.fingerprint == exact.fingerprint, "the data are the same"
+    values = {b.name: b.value for b in accuracy.baselines()}
+    assert values == pytest.approx({"constant": 0.5, "last element": 0.53, "last pair": 0.56}, abs=0.02)
+    with pytest.raises(ValueError, match="score must be exact or accuracy"):
+        tasks.build("word_problem", score="best")
