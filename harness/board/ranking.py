@@ -1,8 +1,8 @@
 """From records to a board: rows are made, ranked by their test scores, and annotated."""
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -59,17 +59,19 @@ def make(
     pairs = sum(math.comb(len({*own}), 2) for own in labels.values())
     small = pairs <= MOST_PAIRS
     draws = stats.DRAWS if small or seeds else FEWER_DRAWS  # a look has a small level, which few draws do not reach
+    method = _Method(seeds, draws, influences=small)
 
     def ranked(own: Sequence[Record], progress: Mapping[TableKey, rounds.Progress]) -> list[TaskBoard]:
         tables = grouped((table_of(r), r) for r in own)
         keys = sorted(tables, key=lambda key: (position.get(key, len(order)), key))
         return [
             _task(
-                key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())],
-                small=small, draws=draws, rule=seeds, now=progress.get(key),
+                _Table(key, tables[key], tried.get(key, []), lines.get(key[0], []), [*rows.get(key[0], ())]),
+                method,
+                progress.get(key),
             )
             for key in keys
-        ]  # fmt: skip
+        ]
 
     tasks = ranked([r if r.lm_eval is None else r.replace(lm_eval=None) for r in finals], progress)
     return Board(
@@ -117,42 +119,57 @@ def unique(records: Iterable[Record]) -> list[Record]:
     return sorted(chosen, key=lambda r: (*table_of(r), r.spec.architecture_label, r.spec.seed, r.run_id))
 
 
-def _task(
-    key: TableKey,
-    runs: list[Record],
-    trials: list[Record],
-    baselines: list[Mapping[str, Any]],
-    only: list[str],
-    *,
-    small: bool,
-    draws: int,
-    rule: SeedRule | None,
-    now: rounds.Progress | None,
-) -> TaskBoard:
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What is known of one task in one track."""
+
+    key: TableKey
+    runs: list[Record]
+    trials: list[Record]
+    baselines: list[Mapping[str, Any]]
+    only: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """How the tables of a board are judged."""
+
+    rule: SeedRule | None
+    draws: int
+    influences: bool
+    """Whether each row is left out in turn."""
+
+
+def _task(table: _Table, method: _Method, now: rounds.Progress | None) -> TaskBoard:
+    """One table, ranked; `now` is how far its rounds are, if seeds are added."""
+    runs, rule = table.runs, method.rule
     shared = Common(runs)
     metrics, goal, higher = metrics_of(runs, shared), shared.stop, higher_is_better(runs, shared)
     name, unit, chance = metrics.primary, metrics.unit, finite(metrics.chance)
-    lines = _baselines(baselines, name, higher)
+    lines = _baselines(table.baselines, name, higher)
     if goal is not None and goal.target is not None:  # ranked by what was used to get there
         name, chance, lines = f"{goal.meter} to {name} {goal.target:g}", None, []
         unit = {"seconds": "s", "flops": "FLOP"}.get(goal.meter, "")
-    rows = rows_of(runs, trials, shared)
+    rows = rows_of(runs, table.trials, shared)
     scores, level = scores_of(rows), stats.level_of(rule)
-    comparison = stats.compare(scores, higher_is_better=higher, level=level, draws=draws, uneven=rule is not None)
-    influences = stats.leave_one_out(scores, higher_is_better=higher, level=level) if small else ()
-    estimates = {name: dataclasses.asdict(estimate) for name, estimate in comparison.estimates.items()}
+    comparison = stats.compare(
+        scores, higher_is_better=higher, level=level, draws=method.draws, uneven=rule is not None
+    )
+    influences = stats.leave_one_out(scores, higher_is_better=higher, level=level) if method.influences else ()
+    estimates = {name: asdict(estimate) for name, estimate in comparison.estimates.items()}
     rows = [row.replace(**estimates.get(row.architecture, {})) for row in rows]
     finals = [r for r in runs if not r.spec.pretrained]
     mixed, all_mixed = len(machines(finals)) > 1, len(machines(vouched(finals))) > 1
     rows = [row.without_times() if all_mixed or (mixed and row.origin == "reported") else row for row in rows]
     rows.sort(key=lambda row: _position(row, higher))
     board = TaskBoard(
-        task=key[0], track=key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows, baselines=lines,
-        chance=chance, notes=[], mdd=comparison.smallest_difference, equal=notes.equal(finals, shared), only=only,
+        task=table.key[0], track=table.key[1], metric=name, unit=unit, higher_is_better=higher, rows=rows,
+        baselines=lines, chance=chance, notes=[], mdd=comparison.smallest_difference,
+        equal=notes.equal(finals, shared), only=table.only,
     )  # fmt: skip
     added = [rounds.note(rule, now)] if rule and now else []
-    texts = notes.task(board, finals, trials, shared, comparison, influences, added)
-    return dataclasses.replace(board, notes=texts)
+    texts = notes.task(board, finals, table.trials, shared, comparison, influences, added)
+    return replace(board, notes=texts)
 
 
 def _position(row: Row, higher: bool) -> tuple[int, float, str]:

@@ -101,46 +101,64 @@ def _own(home: Any) -> dict[str, Any]:
 
 
 def _walk(value: Any, path: str, kind: Kind, found: Inventory, seen: dict[int, Any], depth: int) -> None:
-    if isinstance(value, (float, complex, bool, type(None), torch.dtype)) or id(value) in seen or depth < 0:
+    """Add to `found` what holds numbers in a value or up to `depth` levels inside it, by the way that leads there."""
+    if isinstance(value, PLAIN) or id(value) in seen or depth < 0:
         return
     seen[id(value)] = value
-    if isinstance(value, (str, bytes, bytearray, memoryview, array, int)):
-        if (size := _bytes(value)) > FEW:
-            found[path] = Part(kind, size // 4, hash(value if isinstance(value, (str, int)) else bytes(value)))
-        return
-    if isinstance(value, (Tensor, np.ndarray)):
-        count = value.numel() if isinstance(value, Tensor) else value.size
-        found[path] = Part(kind, int(count), _sum(value), isinstance(value, nn.Parameter) and value.requires_grad)
-        return
-    if isinstance(value, (list, tuple, set, frozenset, dict)):
-        items = list(value.items() if isinstance(value, dict) else enumerate(value))
-        numbers = tuple(inner for _, inner in items if isinstance(inner, (int, float)))
-        if len(numbers) > 16:
-            found[path] = Part(kind, len(numbers), hash(numbers))
-        for key, inner in items:
-            _walk(inner, f"{path}[{key}]", kind, found, seen, depth - 1)
-    elif isinstance(value, (types.FunctionType, types.MethodType)):
-        function = value.__func__ if isinstance(value, types.MethodType) else value
-        if function.__module__ is None or function.__module__.split(".")[0] in OURS:
-            return
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-        _walk([*cells, *(function.__defaults__ or ()), vars(function)], path, "shared", found, seen, depth - 1)
-    elif isinstance(value, (nn.Module, torch.optim.Optimizer)):
-        for own, inner in list(vars(value).items()):
-            _walk(inner, f"{path}.{own}", kind, found, seen, depth - 1)
-    elif isinstance(value, types.ModuleType):
-        if _home(value.__name__) and "site-packages" not in (getattr(value, "__file__", None) or "site-packages"):
-            _walk(_own(value), f"module {value.__name__}", "shared", found, seen, depth)
-    elif not isinstance(value, type) and (_foreign(type(value)) or type(value).__module__ in CONTAINERS):
-        for own, inner in list(getattr(value, "__dict__", {}).items()):
-            _walk(inner, f"{path}.{own}", kind, found, seen, depth - 1)
-        for place, inner in enumerate(gc.get_referents(value)):  # slots, deques, partials, iterators, generators
-            if not isinstance(inner, type):
-                _walk(inner, f"{path}<{place}>", kind, found, seen, depth - 1)
+    if (part := _part(value, kind)) is not None:
+        found[path] = part
+    if isinstance(value, types.ModuleType):
+        path, kind, depth = f"module {value.__name__}", "shared", depth + 1
+    elif isinstance(value, FUNCTIONS):
+        kind = "shared"
+    for step, inner in _inside(value):
+        _walk(inner, path + step, kind, found, seen, depth - 1)
 
 
+PLAIN = (float, complex, bool, type(None), torch.dtype)
+BUFFERS = (str, bytes, bytearray, memoryview, array, int)
+ARRAYS = (Tensor, np.ndarray)
+COLLECTIONS = (list, tuple, set, frozenset, dict)
+FUNCTIONS = (types.FunctionType, types.MethodType)
 CONTAINERS = ("builtins", "types", "collections", "functools", "itertools", "weakref", "_weakref", "queue")
 """Python's own modules with classes whose instances hold others."""
+
+
+def _part(value: Any, kind: Kind) -> Part | None:
+    """The numbers that a value itself holds; None if it holds too few to matter."""
+    if isinstance(value, BUFFERS) and (size := _bytes(value)) > FEW:
+        return Part(kind, size // 4, hash(value if isinstance(value, (str, int)) else bytes(value)))
+    if isinstance(value, ARRAYS):
+        count = value.numel() if isinstance(value, Tensor) else value.size
+        return Part(kind, int(count), _sum(value), isinstance(value, nn.Parameter) and value.requires_grad)
+    if isinstance(value, COLLECTIONS):
+        items = list(value.values() if isinstance(value, dict) else value)
+        if len(numbers := tuple(item for item in items if isinstance(item, (int, float)))) > 16:
+            return Part(kind, len(numbers), hash(numbers))
+    return None
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value refers to, each by the step that leads there; nothing of what is ours, torch's or Python's."""
+    if isinstance(value, (*BUFFERS, *ARRAYS)):
+        return
+    if isinstance(value, COLLECTIONS):
+        items = list(value.items() if isinstance(value, dict) else enumerate(value))
+        yield from ((f"[{key}]", inner) for key, inner in items)
+    elif isinstance(value, FUNCTIONS):
+        function = value.__func__ if isinstance(value, types.MethodType) else value
+        if function.__module__ is not None and function.__module__.split(".")[0] not in OURS:
+            cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+            yield "", [*cells, *(function.__defaults__ or ()), vars(function)]
+    elif isinstance(value, (nn.Module, torch.optim.Optimizer)):
+        yield from ((f".{own}", inner) for own, inner in list(vars(value).items()))
+    elif isinstance(value, types.ModuleType):
+        if _home(value.__name__) and "site-packages" not in (getattr(value, "__file__", None) or "site-packages"):
+            yield "", _own(value)
+    elif not isinstance(value, type) and (_foreign(type(value)) or type(value).__module__ in CONTAINERS):
+        yield from ((f".{own}", inner) for own, inner in list(getattr(value, "__dict__", {}).items()))
+        refers = gc.get_referents(value)  # slots, deques, partials, iterators, generators
+        yield from ((f"<{place}>", inner) for place, inner in enumerate(refers) if not isinstance(inner, type))
 
 
 def _home(module: str) -> bool:
