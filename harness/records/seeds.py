@@ -22,8 +22,8 @@ class SeedRule:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SeedRule:
-        """Read `{start: …, most: …, until: …}`; a Mismatch of all else, and where `most` is less than `start`."""
+        """Read `{start: …, most: …, until: …}`; a Mismatch of all else, and where `most` is not more than `start`."""
         rule = read(cls, data)
-        if rule.most < rule.start:
-            raise Mismatch(f"less than start, which is {rule.start}", ("most",))
+        if rule.most <= rule.start:
+            raise Mismatch(f"not more than start, which is {rule.start}", ("most",))
         return rule

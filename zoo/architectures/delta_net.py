@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.delta_rule import DeltaRuleMixer
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import in_fp32, zero_padding
@@ -30,9 +31,9 @@ from zoo.ops.delta_rule import delta_rule
     deviations=(
         "queries are scaled by 1/√d, as in the official code; the paper has no scale (but for ε the norm removes it)",
         "values pass through SiLU after their convolution, as in the official code",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.attention import steps, visible
 from zoo.layers.linear import few
 from zoo.layers.projected_attention import ProjectedAttention
@@ -30,8 +31,8 @@ from zoo.ops.softmax_delta import Stored, softmax_delta
         "β is a linear function of x without bounds, and both softmaxes have the same q and k, as in the official code",
         "as many heads of keys and values as of queries, where the official code asks for fewer but cannot have them",
         "decoding from a cache of k and u, which the official code has not",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

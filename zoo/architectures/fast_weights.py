@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS
 from zoo.layers.linear import branch_
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.tensors import in_fp32, merge_heads, zero_padding, zeros_fp32
@@ -50,7 +51,7 @@ from zoo.ops.norms import SMALLEST_SUM, simplex
         "4 heads of width/4 and an MLP 4 times as wide, where the paper has 8 heads of width/8 and 16 times",
         "no positions (the official --no_pos): the recurrence needs none; the official default is sinusoidal",
         "nu is 2 by default, as in the official layer; the official model has 3",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        INITIAL_WEIGHTS,
     ),
     channel=Part("mlp", activation="relu"),
 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.attention import remember, visible
 from zoo.layers.linear import branch_, few
 from zoo.layers.norms import GroupRMSNorm
@@ -32,8 +33,8 @@ from zoo.ops.attention import attend
         "4 heads whatever the width; the official default is 32",
         "no window_size: the official layer gives it to its cache alone, not to its attention",
         "the paper's Pro block has output norms and shifts keys and values as well, which the official layer has not",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

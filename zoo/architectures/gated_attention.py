@@ -8,6 +8,7 @@ sinks of attention vanish. This is the attention of Qwen3-Next, in which a quart
 """
 
 from zoo.architectures import register
+from zoo.deviations import INITIAL_WEIGHTS
 from zoo.layers.attention import Attention
 from zoo.types import Part, Recipe
 
@@ -24,7 +25,7 @@ from zoo.types import Part, Recipe
         "the base of rotations is 10⁴ (`positions: {rope: {fraction: 0.25, base: 1e7}}` is official)",
         "weights of the norms of queries and keys start at 1, officially 1 + w from w = 0; the SwiGLU is 8/3 times as "
         "wide in every layer, where Qwen3-Next has experts, and three layers in four of Gated DeltaNet",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        INITIAL_WEIGHTS,
     ),
 )
 def gated_attention(

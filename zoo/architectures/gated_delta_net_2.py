@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.delta_rule import DeltaRuleMixer, LowRank, decay_, head_sizes, log_decay
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import split_heads, zero_padding
@@ -31,8 +32,8 @@ from zoo.ops.precision import at_least_fp32
     "https://github.com/NVlabs/GatedDeltaNet-2",
     deviations=(
         "4 heads, the width divided among them; the official default is 16 heads of 128 at width 2048",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
         "convolutions keep PyTorch's initial values, as in the official layer alone",
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),

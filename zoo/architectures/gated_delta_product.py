@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.delta_rule import DeltaRuleMixer, decay_, head_sizes, in_turn, log_decay
 from zoo.layers.linear import few
 from zoo.layers.ranges import at_least_one, positive
@@ -34,9 +35,9 @@ from zoo.ops.linear_attention.naive import repeat
         "4 heads of ¾ of the width between them (all of it without a gate), as in Gated DeltaNet; "
         "the official default is 6 heads of 256 at width 2048",
         "e^A_log starts at 1e-4 at least; the official U(0, 16) may draw 0, whose logarithm would never move",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.norms import RMSNorm
 from zoo.layers.projections import ProjectedMixer
 from zoo.layers.ranges import at_least_one, head_sizes, positive, shared_heads, width_multiple
@@ -33,9 +34,9 @@ from zoo.ops.slot_attention import slot_attention
     deviations=(
         "values pass through SiLU, and outputs before their norm, as in the official code",
         "feature maps are SiLU alone; options that the official layer takes and never reads, such as use_norm, are not",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.deviations import SWIGLU_WIDTH
 from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.norms import HeadNorm
 from zoo.layers.ranges import at_least_one, head_sizes, positive, shared_heads, width_multiple
@@ -37,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "sigmoid"
     source="https://github.com/fla-org/flash-linear-attention (fla/layers/gla.py, fla/models/gla)",
     deviations=(
         "the norm is called g_norm; official weights that call it g_norm_swish_gate load as well",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
+        SWIGLU_WIDTH,
         "weights start at N(0, 1/fan_in), not N(0, 0.02), and the projection into the residual stream at 1/√(2·depth) "
         "of it; convolutions keep PyTorch's initial values, as in the official layer (the official model: N(0, 0.02))",
         "gates and feature maps are swish, sigmoid or relu only",

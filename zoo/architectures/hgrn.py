@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.lower_bound import forget_gate
 from zoo.layers.norms import HeadNorm
 from zoo.layers.projections import ProjectedMixer
@@ -31,8 +32,8 @@ from zoo.ops.diagonal_scan import scan
         "the state is real, as in the official code; the paper's turns by a fixed angle per channel at every step",
         "the output gate is SiLU(x W_g) behind an RMSNorm, as in the official code",
         "each layer but the lowest has a copy of γ to itself, the official model one for all; they start equal, at 0",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

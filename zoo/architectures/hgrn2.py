@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.lower_bound import forget_gate
 from zoo.layers.norms import RMSNorm
 from zoo.layers.projections import ProjectedMixer
@@ -31,8 +32,8 @@ from zoo.ops.linear_attention import linear_attention
         "4 heads, with states as wide as high; officially heads of 128 (expand_ratio), whatever the width",
         "outputs are scaled by 1/√K, as in the official code; the paper has no scale (but for ε the norm removes it)",
         "q passes through SiLU and there is no output gate, as in the official code",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

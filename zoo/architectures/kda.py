@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.delta_rule import DeltaRuleMixer, LowRank, decay_, head_sizes, log_decay
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.tensors import split_heads, zero_padding
@@ -30,9 +31,9 @@ from zoo.ops.linear_attention.naive import repeat
         "every layer is Kimi delta attention; Kimi Linear has one of full attention behind every three",
         "4 heads, the width divided among them; the official default is 16 heads of 128 at width 2048",
         "A_log starts at 0 wherever there is a lower_bound; the official code asks for that with safe_gate besides",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.architectures.mamba2 import GatedRMSNorm
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.linear import branch_, softplus_bias_
 from zoo.layers.ranges import at_least_one, head_near, positive
 from zoo.layers.short_convolution import ShortConvolution
@@ -36,8 +37,8 @@ from zoo.ops.log_linear_attention import levels_of, log_linear_attention
         "as many levels as the longest sequence has, where the official code has 15, for 16,384 steps; in a longer one "
         "the highest level has all that is older",
         "head_dim is 64, or where that does not divide the channels the divisor of them that is nearest in ratio",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
         "the convolution keeps PyTorch's initial values, as the official layer does; the official model has N(0, 0.02)",
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),

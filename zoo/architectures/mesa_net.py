@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.linear import fan_in_, few, joined, residual_scale
 from zoo.layers.norms import HeadNorm
 from zoo.layers.ranges import at_least_one, head_width, positive
@@ -40,9 +41,9 @@ START = 1.0
         "the solver runs in float32 at least, without the 1e-5 in the denominators of the official kernels, which read "
         "keys in float16 and stop at residuals of about 1e-3; a single step is solved exactly, where the official code "
         "iterates",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

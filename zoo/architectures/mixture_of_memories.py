@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.delta_rule import DeltaRuleHeads, decay_, head_sizes, log_decay
 from zoo.layers.linear import few
 from zoo.layers.ranges import at_least_one, positive
@@ -35,10 +36,10 @@ from zoo.ops.delta_rule import delta_rule
         "one memory to the next, and so from the future; its evaluation mode does as here",
         "4 heads of half the width between them, with values as wide as keys, as the official model has at width 2048",
         "e^A_log starts at 1e-4 at least; the official U(0, 16) may draw 0, whose logarithm would never move",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
+        SWIGLU_WIDTH,
         "weights start at N(0, 1/fan_in), where the official layer has Xavier's uniform distribution times 2^−2.5 and "
         "its model N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS
 from zoo.layers.attention import remember, steps, visible
 from zoo.layers.linear import fan_in_, residual_scale
 from zoo.layers.multi_head import MultiHead
@@ -39,7 +40,7 @@ from zoo.ops.attention import attend
         "rotations pair features i and i + d/2, as in the official layer; those of DeepSeek's weights are 2i and "
         "2i + 1 (`positions: {rope: {convention: interleaved}}`)",
         "no YaRN, whose scale the official layer computes and never uses; blocks have a SwiGLU, not experts",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

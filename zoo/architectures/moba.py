@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.blocks import largest, lined_up, means, seen
 from zoo.layers.norms import HeadNorm
 from zoo.layers.positions.in_attention import places
@@ -35,8 +36,8 @@ from zoo.ops.linear_attention.naive import repeat
         "an RMSNorm over each head before W_o, as in the official layer; the paper has none",
         "with fewer heads of keys each query head still chooses for itself; the official kernel wants as many",
         "scores of what no query chose are computed and masked: the cost is that of full attention",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

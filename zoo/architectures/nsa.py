@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers import banded_attention
 from zoo.layers.blocks import largest, lined_up, means, seen
 from zoo.layers.linear import few
@@ -43,8 +44,8 @@ FORCED = 3
         "defaults are 64 heads of 64 features that share 4, blocks of 64, 16 and 512; groups of any size, where the "
         "official kernel wants 16 heads at least",
         "scores of keys that were not selected are computed and masked: the cost is that of full attention",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

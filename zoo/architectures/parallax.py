@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.attention import remember, steps, visible
 from zoo.layers.norms import HeadNorm
 from zoo.layers.projected_attention import ProjectedAttention
@@ -26,8 +27,8 @@ from zoo.ops.parallax import parallax
     deviations=(
         "4 heads, where the official default is 32",
         "no sliding window, which is off in the official code by default",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

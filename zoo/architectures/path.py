@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH, TORCH_CONVOLUTIONS
 from zoo.layers.linear import branch_, few
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.norms import HeadNorm
@@ -41,9 +42,9 @@ RANK = 32
         "4 heads, where the official default is 32",
         "the forget gate is divided by √d with the scores, as in the official code; FoX has it outside",
         "keys of the cache are float32 at least, as every step changes them; the official ones have the model's dtype",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
-        "convolutions keep PyTorch's initial values, as in the official layer alone; the official model has N(0, 0.02)",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
+        TORCH_CONVOLUTIONS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.linear import fan_in_, few, joined, residual_scale, softplus_bias_
 from zoo.layers.norms import HeadNorm
 from zoo.layers.ranges import at_least_one, head_sizes, positive, shared_heads, width_multiple
@@ -35,8 +36,8 @@ from zoo.ops.slot_attention import slot_attention
         "half of the slots are routed to by default, as in the official model; the official layer has 32, or all",
         "no rotary positions, no bias of the ranking (which no gradient would reach) and a linear router, the official "
         "defaults; feature maps and gates are SiLU alone",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.architectures import register
 from zoo.architectures.mamba2 import GatedRMSNorm
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS
 from zoo.layers.linear import branch_, few, softplus_bias_
 from zoo.layers.ranges import at_least_one, positive
 from zoo.layers.short_convolution import ShortConvolution
@@ -31,7 +32,7 @@ from zoo.ops.linear_attention import linear_attention
     deviations=(
         "blocks are Rodimus alone; Rodimus+, the official default, adds window attention and a SwiGLU to each",
         "outputs are scaled by 1/√K, as in the official code; the paper has no scale",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        INITIAL_WEIGHTS,
         "the convolution keeps PyTorch's initial values, as the official layer does; the official model has N(0, 0.02)",
     ),
     channel=None,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.architectures import register
 from zoo.contract import LayerContext, Mask, Mixed, Part, State, Traits
+from zoo.deviations import INITIAL_WEIGHTS, SWIGLU_WIDTH
 from zoo.layers.linear import branch_, few
 from zoo.layers.multi_head import MultiHead
 from zoo.layers.norms import GroupRMSNorm
@@ -34,8 +35,8 @@ from zoo.ops.carried_attention import WallState, wall_attention
         "4 heads, where the official default is 32",
         "no sliding window, which is off in the official code by default, and no sink, which its layer does not use",
         "the cache holds keys of every query head as the last step left them; the official one scales them by chunk",
-        "the SwiGLU is 8/3 times as wide, not rounded up to a multiple of 256",
-        "weights start at N(0, 1/fan_in), not N(0, 0.02), the projection to the residual at 1/√(2·depth) of it",
+        SWIGLU_WIDTH,
+        INITIAL_WEIGHTS,
     ),
     channel=Part("glu", activation="silu", expand=8 / 3),
     norm="rms",
