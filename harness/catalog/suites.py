@@ -28,8 +28,9 @@ def describe(name: str) -> Row:
     """
     path = find_suite(name)
     suite = read_suite(path)
-    players = [row for task in suite.tasks for row in suite.architectures if task.plays(row.label)]
-    trained, tracks = sum(not row.pretrained for row in players), max(1, len(suite.tracks))
+    cells = [(task, row) for task in suite.tasks for row in suite.architectures if task.plays(row.label)]
+    players = [row for task, row in cells for _ in suite.tracks_of(task)]
+    trained = sum(not row.pretrained for row in players)
     return {
         "name": suite.suite,
         "about": " ".join(suite.about.split()),
@@ -44,9 +45,9 @@ def describe(name: str) -> Row:
         "seeds": suite.seeds if suite.seed_rule is None else asdict(suite.seed_rule),
         "model": suite.model,
         "train": _given(suite.train),
-        "runs": tracks * (trained * len(suite.first_seeds) + len(players) - trained),
-        "trials": tracks * trained * (suite.tuning.effort if suite.tuning else 0),
-    } | ({"most_runs": tracks * (trained * len(suite.all_seeds) + len(players) - trained)} if suite.seed_rule else {})
+        "runs": trained * len(suite.first_seeds) + len(players) - trained,
+        "trials": trained * (suite.tuning.effort if suite.tuning else 0),
+    } | ({"most_runs": trained * len(suite.all_seeds) + len(players) - trained} if suite.seed_rule else {})
 
 
 def _task(entry: TaskEntry, suite: Suite) -> Row:

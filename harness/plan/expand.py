@@ -34,7 +34,7 @@ def expand(loaded: LoadedSuite) -> list[RunSpec]:
     return [
         named(_spec(loaded, task, track, entry, seed))
         for task in loaded.tasks
-        for track in loaded.tracks
+        for track in loaded.suite.tracks_of(task.entry)
         for seed in seeds
         for entry in loaded.plays(task)
         if not entry.pretrained or seed == seeds[0]

@@ -49,7 +49,7 @@ def check(loaded: LoadedSuite) -> None:
     known = set[str]()
     for task in loaded.tasks:
         for entry in loaded.plays(task):
-            for track in () if entry.pretrained else loaded.tracks:
+            for track in () if entry.pretrained else loaded.suite.tracks_of(task.entry):
                 _check_recipe(loaded, entry, task, track, known)
 
 
@@ -57,7 +57,7 @@ def check_count(loaded: LoadedSuite) -> None:
     """Check that a suite has no more runs than it says it may; they are counted, not made."""
     suite, most = loaded.suite, loaded.suite.limits.runs
     rows = [entry.label for entry in suite.architectures]
-    cells = len(loaded.tracks) * sum(sum(map(task.plays, rows)) for task in suite.tasks)
+    cells = sum(len(suite.tracks_of(task)) * sum(map(task.plays, rows)) for task in suite.tasks)
     count = cells * (len(suite.all_seeds) + (suite.tuning.effort if suite.tuning else 0))
     if count > most:
         said = f"this suite makes {count:,} runs and trials, more than {most:,}"
@@ -106,7 +106,7 @@ def _check_recipe(loaded: LoadedSuite, entry: ArchitectureEntry, task: SuiteTask
 
 
 def _check_labels(loaded: LoadedSuite) -> None:
-    """Check that `only` and `reference` name rows, that every row plays a task, and that `targets` are for tasks."""
+    """Check that labels name rows and tasks of the suite, that every row plays a task and every task is in a track."""
     suite = loaded.suite
     rows, tasks = [entry.label for entry in suite.architectures], [task.label for task in suite.tasks]
     named: list[tuple[str, Path_]] = [(suite.reference, ("reference",))] if suite.reference is not None else []
@@ -118,9 +118,15 @@ def _check_labels(loaded: LoadedSuite) -> None:
     for index, label in enumerate(rows):
         if not any(entry.plays(label) for entry in suite.tasks):
             raise loaded.error(f"{label!r} plays no task; name it under `only`", ("architectures", index))
-    for label in suite.targets:
+    wanted: list[tuple[str, Path_]] = [(label, ("targets", label)) for label in suite.targets]
+    for name, track in suite.tracks.items():
+        wanted += [(label, ("tracks", name, "tasks", at)) for at, label in enumerate(track.tasks or [])]
+    for label, path in wanted:
         if label not in tasks:
-            raise loaded.error(f"{label!r} is no task of this suite{nearest(label, tasks)}", ("targets", label))
+            raise loaded.error(f"{label!r} is no task of this suite{nearest(label, tasks)}", path)
+    for index, entry in enumerate(suite.tasks):
+        if not suite.tracks_of(entry):
+            raise loaded.error(f"{entry.label!r} is in no track; name it under `tasks` of one", ("tasks", index))
 
 
 def _wrong_tuning(suite: Suite) -> Iterator[tuple[str, Path_]]:

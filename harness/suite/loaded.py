@@ -56,11 +56,6 @@ class LoadedSuite:
         return self.suite.suite
 
     @property
-    def tracks(self) -> tuple[str, ...]:
-        """The names of its tracks; one without a name where it has none."""
-        return tuple(self.suite.tracks) or ("",)
-
-    @property
     def with_all_seeds(self) -> "LoadedSuite":
         """The suite as if every row got the most seeds that it may."""
         return replace(self, suite=self.suite.model_copy(update={"seeds": self.suite.all_seeds}))
@@ -82,7 +77,7 @@ class LoadedSuite:
         return {
             "suite": suite.suite,
             "about": suite.about,
-            "order": [[task.label, track] for task in suite.tasks for track in self.tracks],
+            "order": [[task.label, track] for task in suite.tasks for track in suite.tracks_of(task)],
             "reference": suite.reference or "",
             "targets": suite.targets,
             "only": {task.label: task.only for task in suite.tasks if task.only},

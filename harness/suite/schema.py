@@ -113,6 +113,8 @@ class Track(Strict):
     stop: Stop | None = None
     model: dict[str, Any] = {}
     """Options for every architecture that has them, over the suite's and the task's: `width`, if nothing is matched."""
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    """The tasks that are played in it, by label; None for all."""
 
 
 class Train(Strict):
@@ -371,6 +373,11 @@ class Suite(Strict):
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"a track's name has letters, digits, '.', '_' and '-'; got {name!r}")
         return tracks
+
+    def tracks_of(self, task: TaskEntry) -> tuple[str, ...]:
+        """The names of the tracks that a task is played in; one without a name where the suite has none."""
+        played = (name for name, track in self.tracks.items() if track.tasks is None or task.label in track.tasks)
+        return tuple(played) if self.tracks else ("",)
 
     @property
     def seed_rule(self) -> SeedRule | None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harness.errors import UserError
 from harness.gates.registry import gates
 from harness.plan.expand import expand
 from harness.plan.sizes import build_model, matched, resolve_size, step_flops
@@ -46,6 +47,17 @@ def test_every_task_is_played_in_every_track(suite):
     assert len(specs) == 4 * 2 * 2
     half = dict.fromkeys(TRACKS, StopRule("tokens", 256))
     assert {spec.track: spec.stop for spec in tries} == half | {"state": StopRule("steps", 1)}
+
+
+def test_a_track_may_be_of_some_tasks_alone(suite):
+    tasks = [MQAR, {**MQAR, "as": "again"}]
+    both = {"stop": {"steps": 2}}
+    loaded = suite(tasks=tasks, tracks={"all": both, "few": both | {"tasks": ["again"]}})
+    played = [("mqar", "all"), ("again", "all"), ("again", "few")]
+    assert {(spec.task_label, spec.track) for spec in expand(loaded)} == {*played}
+    assert loaded.described([])["order"] == [[*table] for table in played]
+    with pytest.raises(UserError, match="'mqar' is in no track"):
+        suite(tasks=tasks, tracks={"few": both | {"tasks": ["again"]}})
 
 
 def test_a_track_goes_before_the_task_and_the_suite(suite):
