@@ -2,11 +2,11 @@
 
     q, k, v, u, z = x W_in,    y = ½ (N₁(a) + N₂(m)) W_out
     a_t = Σ_{t − w < s ≤ t} softmax_s(R_t q_t · R_s k_s / √d) v_s,    or s ≤ t in the first, middle and last layer
-    u ← SiLU(conv(u)),    Δ', B, C = RMSNorm(u W_Δ'), RMSNorm(u W_B), RMSNorm(u W_C),    Δ = softplus(Δ' W_Δ + b_Δ)
+    u ← SiLU(conv(u)),    Δ', B, C = RMSNorm(u W_x),    Δ = softplus(Δ' W_Δ + b_Δ)
     h_t = e^{Δ_t A} h_{t−1} + Δ_t B_t u_t,    m_t = (C_t h_t + D u_t) ⊙ SiLU(z_t)
 
-with R a rotation and N₁, N₂ RMSNorms, whose weights are the paper's β. Values are as wide as the state space has
-channels, so that both kinds of heads can be averaged. Neighbouring layers with a window share keys and values.
+with R a rotation, a norm for each of Δ', B and C, and RMSNorms N₁ and N₂, whose weights are the paper's β. Values of
+all heads are as wide as the state space has channels. Neighbouring layers with a window share keys and values.
 """
 
 import math
