@@ -52,6 +52,8 @@ attention = cached(lambda T: T, lambda D: D)
 window = cached(lambda T: WINDOW - 1, lambda D: D, counter=8)
 multi_query_window = cached(lambda T: WINDOW - 1, lambda D: D // H, counter=8)
 mamba = floats(lambda D, T: 2 * D * 16 + 2 * D * (4 - 1))  # N = 16 to each of 2 D channels, a convolution of width 4
+hymba = floats(lambda D, T: mamba(D, T) // 4 + T * 3 * D // H)  # one of H heads has keys, and values twice as wide
+hymba_window = floats(lambda D, T: mamba(D, T) // 4 + (WINDOW - 1) * 3 * D // H + 2)  # and a counter
 s4d = floats(lambda D, T: D * 64)  # 32 complex numbers to a channel
 h3 = floats(lambda D, T: D * 64 + D * 64)  # the shift's and the diagonal system's N = 64
 griffin = [lambda D, T: 4 * (D + 3 * D) + 1]  # h, three inputs of the convolution, and whether the row has begun
@@ -89,6 +91,7 @@ STATE = {
     "hgrn2": [matrices],
     "hybrid": [mamba, mamba, attention],
     "hyena": [lambda D, T: 4 * (T * D + 3 * D * (3 - 1)) + 8],  # what the one long convolution has seen, a short one
+    "hymba": [hymba, hymba_window, hymba, hymba_window],
     "lightning_attention": [matrices],
     "linear_transformer": [floats(lambda D, T: D * D // H + D)],
     "local": [window],

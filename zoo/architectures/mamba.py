@@ -92,14 +92,20 @@ class Mamba(Mixer):
         self.reset_parameters(layer=context.layer, depth=context.depth)
 
     def forward(self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, state: State | None = None) -> Mixed:
-        x = zero_padding(x, mask)
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, z = self.in_proj(zero_padding(x, mask)).chunk(2, dim=-1)
+        y, after = self.scan(u, z, mask, state)
+        return self.out_proj(y), after
+
+    def scan(
+        self, u: Float[Tensor, "B T I"], z: Float[Tensor, "B T I"], mask: Mask | None, state: State | None
+    ) -> tuple[Float[Tensor, "B T I"], State | None]:
+        """y ⊙ SiLU(z) from what enters the convolution and the gate, and the next state."""
         u, last = self.conv1d(u, mask=mask, state=None if state is None else state["conv"], narrow=True)
         delta, B, C = self.select(u)
         delta = zero_padding(delta, mask, value=-math.inf)  # softplus(−∞) = 0: e^{0 A} = 1 keeps h, 0 B u adds nothing
         A, h = -in_fp32(torch.exp)(self.A_log), None if state is None else state["h"]
         y, h = gated_selective_scan(u, delta, A, B, C, self.D, z, self.dt_proj.bias, h)
-        return self.out_proj(y), None if state is None else {"conv": last, "h": h}
+        return y, None if state is None else {"conv": last, "h": h}
 
     def select(
         self, u: Float[Tensor, "B T I"]

@@ -68,6 +68,7 @@ FLOAT32 = {
     "hgrn": "h",
     "hgrn2": "S",
     "hyena": "short z",
+    "hymba": "h",
     "kda": "S",
     "lightning_attention": "S",
     "linear_transformer": "S z",

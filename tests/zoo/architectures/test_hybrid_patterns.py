@@ -6,7 +6,7 @@ import zoo
 
 MIXER = {
     "GatedDeltaNet": "D", "KDA": "D", "LightningAttention": "L", "Mamba": "M", "Mamba2": "M", "RecurrentBlock": "R",
-    "Attention": "A", "MultiheadLatentAttention": "A", "LocalAttention": "A", "FalconH1": "H",
+    "Attention": "A", "MultiheadLatentAttention": "A", "LocalAttention": "A", "FalconH1": "H", "Hymba": "H",
 }  # fmt: skip
 CHANNEL = {"glu": "g", "mlp": "m", "moe": "e", "g_l_u": "g", "m_l_p": "m", "mixture_of_experts": "e"}
 PATTERNS = {
@@ -16,6 +16,7 @@ PATTERNS = {
     "jamba": "Mg Me Mg Me Ag Me Mg Me",
     "nemotron_h": "Mm Mm Mm M Am",
     "falcon_h1": "Hg",
+    "hymba": "Hg",
     "olmo_hybrid": "Dg Dg Dg Ag",
     "griffin": "Rg Rg Ag",
 }

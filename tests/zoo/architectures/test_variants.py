@@ -44,6 +44,8 @@ VARIANTS = [
     ("h3", {"head_dim": 2, "d_state": 8, "disc": "bilinear"}),
     ("hyena", {"order": 3, "short_filter_order": 1}),
     ("hyena", {"order": 4, "short_filter_order": 5}),
+    ("hymba", {"kv_heads": 2, "kq_head_dim": 6, "global_attn_idx": [], "window": 5, "kv_reuse": False, "bias": True}),
+    ("hymba", {"heads": 2, "expand": 1.5, "inner_norms": False, "conv_bias": False, "positions": "none"}),
     ("kda", {"heads": 2, "value_heads": 6, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True}),
     ("kda", {"lower_bound": -5.0, "allow_neg_eigval": True, "use_short_conv": False}),
     ("linear_transformer", {"heads": 2, "d_keys": 5, "d_values": 3}),
@@ -111,8 +113,8 @@ def test_variants(architecture):
 
 MASKED_FIRST = {
     "based", "bigbird", "comba", "delta_net", "deltaformer", "differential", "fast_weights", "forgetting",
-    "gated_delta_net", "gated_delta_net_2", "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "kda",
-    "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net",
+    "gated_delta_net", "gated_delta_net_2", "gated_delta_product", "gla", "griffin", "gss", "h3", "hyena", "hymba",
+    "kda", "linear_transformer", "local", "longformer", "lru", "mamba", "mamba2", "mamba3", "mesa_net",
     "mixture_of_memories", "mla", "mlp_mixer", "mlstm", "moba", "nsa", "parallax", "path",
     "precond_gated_delta_net", "reformer", "retnet", "rg_lru", "s4", "s4d", "s5", "sinkhorn", "slstm", "titans",
     "ttt_linear", "wall", "yoco",
