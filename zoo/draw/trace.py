@@ -25,6 +25,8 @@ from zoo.contract import Batch, Model, quiet
 from zoo.ops import forms
 
 OPS = Path(forms.__file__).parent
+READS = ("item", "tolist", "__int__", "__float__", "__index__")
+"""Methods of tensors that hand numbers to Python."""
 
 
 class Scope(NamedTuple):
@@ -43,7 +45,8 @@ def trace(model: Model, batch: Batch) -> torch.fx.GraphModule:
 
     Its inputs are the tensors of `batch` in order, its output the logits. Each node has in `meta` its `scopes` (from
     the model inwards), its `shape`, and `after`: nodes that wrote into memory it reads. What the logits do not depend
-    on is left out.
+    on is left out. `meta["fixed"]` of the graph names the modules in which Python went by numbers it read from tensors,
+    as a router does that counts the tokens of each expert: there the graph is that of these tokens.
     """
     recorder = Recorder(model, batch)
     with quiet(model), forms.torch_alone(), torch.random.fork_rng(devices=[]):
@@ -64,6 +67,7 @@ class Recorder(TorchFunctionMode):
         self.writers = dict[int, torch.fx.Node]()
         self.frames = dict[FrameType, int]()
         self.scopes: tuple[Scope, ...] = ()
+        self.read: list[tuple[torch.fx.Node, str]] = []
         for name, x in batch.arrays().items():
             self._bind(x, self.graph.placeholder(name))
 
@@ -80,12 +84,16 @@ class Recorder(TorchFunctionMode):
             node.meta.update(after=sorted(after), scopes=self.scopes, shape=written[0].shape if written else ())
             self.writers.update((_memory(x), node) for x in written)
             self._unpack(result, node)
+        elif given and getattr(func, "__name__", "") in READS:
+            self.read.append((self._node(given[0]), self._where(sys._getframe(1))[-1].name))
         return result
 
     def finish(self, logits: Tensor) -> torch.fx.GraphModule:
         """The graph up to the logits."""
         end = self.graph.output(self._node(logits))
         end.meta.update(scopes=(), shape=logits.shape, after=[])
+        variable = depending(self.graph)
+        fixed = [*dict.fromkeys(name for node, name in self.read if node in variable)]
         needed, open_ = {end}, [end]
         while open_:
             node = open_.pop()
@@ -95,7 +103,9 @@ class Recorder(TorchFunctionMode):
         for node in reversed(self.graph.nodes):
             if node not in needed and node.op != "placeholder":
                 self.graph.erase_node(node)
-        return torch.fx.GraphModule(self.attributes, self.graph)
+        module = torch.fx.GraphModule(self.attributes, self.graph)
+        module.meta["fixed"] = fixed
+        return module
 
     def _unpack(self, result: Any, node: torch.fx.Node) -> None:
         """Note where the tensors of a result come from: the call, or parts of what it returned."""
@@ -144,12 +154,21 @@ class Recorder(TorchFunctionMode):
         return None
 
 
+def depending(graph: torch.fx.Graph) -> set[torch.fx.Node]:
+    """The nodes that the inputs of a recorded graph change, the inputs included."""
+    found: set[torch.fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not found.isdisjoint((*node.all_input_nodes, *node.meta["after"])):
+            found.add(node)
+    return found
+
+
 def _call(graph: torch.fx.Graph, func: Callable[..., Any], args: Any, kwargs: Any) -> torch.fx.Node:
     """A call in the words of torch.fx, which has methods by their names and attributes as `getattr`."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
         return graph.call_function(getattr, (args[0], func.__self__.__name__))  # type: ignore[attr-defined]
-    if getattr(Tensor, name, None) is func:
+    if getattr(Tensor, name, None) is func or func.__module__ == "torch._tensor":
         return graph.call_method(name, args, kwargs)
     return graph.call_function(func, args, kwargs)
 
