@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from itertools import combinations
 from typing import Any
 
-from zoo.draw.graph import Graph
+from zoo.figures.graph import Graph
 
 MOST = 2
 """Labels that may explain a difference beside those of which one graph has more nodes."""

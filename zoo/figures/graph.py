@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch.fx
@@ -25,7 +26,7 @@ from zoo.blocks.bidirectional import Bidirectional
 from zoo.blocks.heads import Embedding
 from zoo.blocks.residual import Residual
 from zoo.contract import Backbone, Mixer, Model
-from zoo.draw.trace import Scope, depending
+from zoo.figures.trace import Scope, depending, reads
 from zoo.layers import CHANNELS
 from zoo.layers.side_by_side import Sum
 
@@ -61,7 +62,7 @@ class Node:
     shape: tuple[int, ...]
     """Of its result."""
     name: str = ""
-    """The module's own name in the module around it, where that is not a number."""
+    """The module's own name in the module around it, where that says more than its class and its place."""
     weights: tuple[str, ...] = ()
     """The parameters and buffers that it reads."""
     repeated: bool = False
@@ -75,13 +76,26 @@ class Graph:
     nodes: tuple[Node, ...]
     edges: tuple[tuple[int, int], ...]
     title: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    repeats: int = 1
+    """How often the nodes that are repeated follow each other in the architecture."""
+
+    @cached_property
+    def _ends(self) -> tuple[list[list[int]], list[list[int]]]:
+        sources: list[list[int]] = [[] for _ in self.nodes]
+        targets: list[list[int]] = [[] for _ in self.nodes]
+        for a, b in self.edges:
+            sources[b].append(a)
+            targets[a].append(b)
+        return sources, targets
 
     def sources(self, i: int) -> list[int]:
-        return [a for a, b in self.edges if b == i]
+        """The nodes that node i reads."""
+        return self._ends[0][i]
 
     def targets(self, i: int) -> list[int]:
-        return [b for a, b in self.edges if a == i]
+        """The nodes that read node i."""
+        return self._ends[1][i]
 
     def without(self, unwanted: Callable[[int], bool]) -> Graph:
         """The graph less some nodes, through which arrows go on to what follows."""
@@ -112,18 +126,20 @@ def collapse(traced: torch.fx.GraphModule, model: Model, depth: Depth) -> Graph:
     edges = {
         (place[group[a]], place[group[b]])
         for b in group
-        for a in (*b.all_input_nodes, *b.meta["after"])
-        if a in group and group[a] is not group[b] and group[a] != group[b]
+        for a in reads(b)
+        if a in group and group[a] != group[b]
     }
     nodes = [_node(key, members, modules, model) for key, members in groups.items()]
     moves = [not variable.isdisjoint(members) for members in groups.values()]
     whole = Graph(tuple(nodes), tuple(sorted(edges)))
+    used = reaches(whole, [len(nodes) - 1], backwards=True)
+    dead = [i not in used and node.kind != "end" for i, node in enumerate(nodes)]  # its shape alone was read
     if depth == "operations":
         constant = [node if moving else replace(node, kind="constant") for node, moving in zip(nodes, moves, strict=True)]
-        return replace(whole, nodes=tuple(constant))
+        return replace(whole, nodes=tuple(constant)).without(dead.__getitem__)
     unit = [isinstance(key, Scope) for key in groups]
     heads = [None if scoped else members[0] for scoped, members in zip(unit, groups.values(), strict=True)]
-    return whole.without(lambda i: heads[i] is not None and (not moves[i] or _computes_nothing(heads[i])))
+    return whole.without(lambda i: dead[i] or (heads[i] is not None and (not moves[i] or _computes_nothing(heads[i]))))
 
 
 def _unit(node: torch.fx.Node, modules: dict[str, nn.Module], depth: Depth) -> Any:
@@ -165,8 +181,8 @@ def _node(key: Any, members: list[torch.fx.Node], modules: dict[str, nn.Module],
         return Node(label.replace("_", " "), "end", "", shape)
     if isinstance(key, Scope) and key.kind:
         own = key.name.rpartition(".")[2]
-        label = key.kind
-        return Node(label, _kind(key.name, modules, model), key.name, shape, "" if own.isdigit() else own, tuple(weights))
+        name = "" if own.isdigit() or own in ("inner", "norm", "embedding") else own
+        return Node(key.kind, _kind(key.name, modules, model), key.name, shape, name, tuple(weights))
     label = key.name.partition(".")[2] if isinstance(key, Scope) else name_of(members[0])
     label = label.removesuffix("_naive").strip("_").replace("_", " ")
     kind = _kind(path, modules, model)
@@ -205,6 +221,23 @@ def _kind(path: str, modules: dict[str, nn.Module], model: Model) -> Kind:
     if any(isinstance(module, Embedding) for module in around) or parts[:1] == ["head"]:
         return "embedding"
     return "other"
+
+
+def repeated(short: Graph, long: Graph) -> Graph | None:
+    """`short` with the nodes marked that `long`, the graph of more layers, has once more; None if it has others."""
+    more = len(long.nodes) - len(short.nodes)
+    start = next((i for i, node in enumerate(short.nodes) if ".sublayers.0." in f"{node.path}."), 0)
+    end, one, two = start + more, _signatures(short), _signatures(long)
+    if more <= 0 or two != one[:end] + one[start:end] + one[end:]:
+        return None
+    nodes = [replace(node, repeated=start <= i < end) for i, node in enumerate(short.nodes)]
+    return replace(short, nodes=tuple(nodes))
+
+
+def _signatures(graph: Graph) -> list[tuple[Any, ...]]:
+    """What each node is, and how far before it those stand that it reads."""
+    before = [sorted(i - a for a in graph.sources(i)) for i in range(len(graph.nodes))]
+    return [(node.label, node.name, node.kind, *far) for node, far in zip(graph.nodes, before, strict=True)]
 
 
 def reaches(graph: Graph, start: Iterable[int], *, backwards: bool = False) -> set[int]:

@@ -154,11 +154,21 @@ class Recorder(TorchFunctionMode):
         return None
 
 
+def reads(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The nodes whose numbers an operation reads, directly or because they wrote where it reads; not those of which it
+    takes the shape alone, such as the `x` of `zeros_like(x)`."""
+    name = str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", ""))
+    if name.endswith("_like") or name.startswith("new_"):
+        return []
+    inputs = [node.args[0]] if name in ("view_as", "expand_as", "type_as", "reshape_as") else node.all_input_nodes
+    return [*dict.fromkeys((*inputs, *node.meta["after"]))]  # type: ignore[list-item]
+
+
 def depending(graph: torch.fx.Graph) -> set[torch.fx.Node]:
     """The nodes that the inputs of a recorded graph change, the inputs included."""
     found: set[torch.fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or not found.isdisjoint((*node.all_input_nodes, *node.meta["after"])):
+        if node.op == "placeholder" or not found.isdisjoint(reads(node)):
             found.add(node)
     return found
 
