@@ -14,7 +14,7 @@ import zoo
 from zoo import architectures
 from zoo.contract import ROLES, Batch, Model, Role, Shape, Unsupported
 from zoo.figures.compare import differing
-from zoo.figures.graph import DEPTHS, Depth, Graph, collapse, repeated
+from zoo.figures.graph import DEPTHS, Depth, Graph, collapse, fold
 from zoo.figures.svg import draw as to_svg
 from zoo.figures.trace import trace
 from zoo.registry import nearest
@@ -56,24 +56,21 @@ def graph_of(
 ) -> Graph:
     """The graph of one architecture, with its name as title. Arguments and errors are those of `draw`.
 
-    What all further layers repeat is drawn once, if a model with twice as many layers has the same graph but for that.
+    The model has as many layers as the architecture has by default. Where they are equal, one is drawn and counted; where
+    they are not, a model of fewer is drawn beyond the depth of blocks.
     """
     if depth not in DEPTHS:
         raise BadInput(f"unknown depth {depth!r}{nearest(depth, DEPTHS)}")
     options = dict(options or {})
     recipe = architectures.recipe(name, **options)
-    cycle = min(len(recipe.mixers), recipe.depth)
-    play = role or first_role(name, options)
-    graph, notes = record(name, play, cycle, depth, options), []
+    play, cycle = role or first_role(name, options), len(recipe.mixers)
+    graph, notes = record(name, play, recipe.depth, depth, options), []
     if recipe.depth > cycle:
-        longer = record(name, play, 2 * cycle, depth, options)
-        folded = repeated(graph, longer) if recipe.depth % cycle == 0 else None
-        if folded is not None:
-            graph = replace(folded, repeats=recipe.depth // cycle)
-        elif cycle == 1:
-            graph, notes = longer, [f"2 of {recipe.depth} blocks"]
-        else:
-            notes = [f"{cycle} of {recipe.depth} blocks"]
+        folded = fold(graph, recipe.depth // cycle) if recipe.depth % cycle == 0 else None
+        if folded is None and depth != "blocks" and 2 * cycle < recipe.depth:
+            folded = record(name, play, 2 * cycle, depth, options)
+            notes.append(f"a model of {2 * cycle} blocks; by default it has {recipe.depth}")
+        graph = folded or graph
     if play != "lm":
         notes.append(f"as {play}")
     return replace(graph, title=name, notes=(*notes, *graph.notes))
@@ -87,7 +84,7 @@ def record(name: str, role: Role, layers: int, depth: Depth, options: dict[str, 
         traced = trace(model, batch_of(model))
         graph = collapse(traced, model, depth)
     fixed = traced.meta["fixed"]
-    if fixed and depth != "blocks":
+    if fixed and depth == "operations":
         graph = replace(graph, notes=(f"routed as these tokens were, in {len(fixed)} modules",))
     return graph
 
@@ -135,9 +132,6 @@ def first_role(name: str, options: dict[str, Any]) -> Role:
 
 
 def marks(graphs: Sequence[Graph]) -> list[set[int]]:
-    """The nodes of each graph that differ: of the first from any other, of the others from the first."""
-    found: list[set[int]] = [set() for _ in graphs]
-    for i, graph in enumerate(graphs[1:], 1):
-        first, found[i] = differing(graphs[0], graph)
-        found[0] |= first
-    return found
+    """The nodes of each graph that differ from the first, and of two graphs also those of the first."""
+    pairs = [differing(graphs[0], graph) for graph in graphs[1:]]
+    return [pairs[0][0] if len(pairs) == 1 else set(), *(second for _, second in pairs)]

@@ -4,7 +4,8 @@ A unit is a call of a module or of a function of `zoo.ops` that is drawn as one 
 tells the depths apart:
 
     blocks      the embedding, each norm and mixer between the blocks, the head
-    layers      modules without modules inside, and functions of `zoo.ops`
+    layers      modules without modules inside, functions of `zoo.ops`, and mixtures of experts, whose inside is as many
+                calls as there are experts, and depends on the tokens
     operations  none: every call of torch is a node, with its shape
 
 Arrows are the recorded graph's, so they are the data's own way. From further off than operations, what only reshapes,
@@ -28,6 +29,7 @@ from zoo.blocks.residual import Residual
 from zoo.contract import Backbone, Mixer, Model
 from zoo.figures.trace import Scope, depending, reads
 from zoo.layers import CHANNELS
+from zoo.layers.mixture_of_experts import MixtureOfExperts
 from zoo.layers.side_by_side import Sum
 
 Depth: TypeAlias = Literal["blocks", "layers", "operations"]
@@ -98,48 +100,49 @@ class Graph:
         return self._ends[1][i]
 
     def without(self, unwanted: Callable[[int], bool]) -> Graph:
-        """The graph less some nodes, through which arrows go on to what follows."""
+        """The graph less some nodes: arrows go on through them, and what follows reads their weights."""
         before: dict[int, set[int]] = {i: set() for i in range(len(self.nodes))}
-        for a, b in sorted(self.edges, key=lambda edge: edge[1]):
+        weights = [dict.fromkeys(node.weights) for node in self.nodes]
+        for a, b in sorted(self.edges, key=operator.itemgetter(1)):
             before[b] |= before[a] if unwanted(a) else {a}
+            weights[b] |= weights[a] if unwanted(a) else {}
         kept = [i for i in range(len(self.nodes)) if not unwanted(i)]
         place = {i: k for k, i in enumerate(kept)}
         edges = tuple(sorted((place[a], place[b]) for b in kept for a in before[b]))
-        return replace(self, nodes=tuple(self.nodes[i] for i in kept), edges=edges)
+        return replace(self, nodes=tuple(replace(self.nodes[i], weights=tuple(weights[i])) for i in kept), edges=edges)
 
 
 def collapse(traced: torch.fx.GraphModule, model: Model, depth: Depth) -> Graph:
     """The graph of a recorded pass of `model`, as it looks at a depth."""
     modules = dict(model.named_modules())
-    variable = depending(traced.graph)
     groups: dict[Any, list[torch.fx.Node]] = {}
-    group: dict[torch.fx.Node, Any] = {}
+    place, order = dict[torch.fx.Node, int](), dict[Any, int]()
     for node in traced.graph.nodes:
-        if node.op == "get_attr":
-            continue
-        key = _unit(node, modules, depth)
-        if node.op == "call_function" and node.target is operator.getitem and node.args[0].meta["shape"] == ():
-            key = group[node.args[0]]  # one of the results of a call
-        group[node] = key
-        groups.setdefault(key, []).append(node)
-    place = {key: i for i, key in enumerate(groups)}
-    edges = {
-        (place[group[a]], place[group[b]])
-        for b in group
-        for a in reads(b)
-        if a in group and group[a] != group[b]
-    }
+        if node.op != "get_attr":
+            key = _unit(node, modules, depth)
+            if node.target is operator.getitem and node.args[0].meta["shape"] == ():
+                key = node.args[0]  # one of several results of a call
+                key = key if key in groups else _unit(key, modules, depth)
+            order.setdefault(key, len(order))
+            groups.setdefault(key, []).append(node)
+            place[node] = order[key]
+    arrows = {(place[a], place[b]) for b in place for a in reads(b) if a in place and place[a] != place[b]}
     nodes = [_node(key, members, modules, model) for key, members in groups.items()]
+    variable = depending(traced.graph)
     moves = [not variable.isdisjoint(members) for members in groups.values()]
-    whole = Graph(tuple(nodes), tuple(sorted(edges)))
-    used = reaches(whole, [len(nodes) - 1], backwards=True)
-    dead = [i not in used and node.kind != "end" for i, node in enumerate(nodes)]  # its shape alone was read
-    if depth == "operations":
-        constant = [node if moving else replace(node, kind="constant") for node, moving in zip(nodes, moves, strict=True)]
-        return replace(whole, nodes=tuple(constant)).without(dead.__getitem__)
-    unit = [isinstance(key, Scope) for key in groups]
-    heads = [None if scoped else members[0] for scoped, members in zip(unit, groups.values(), strict=True)]
-    return whole.without(lambda i: dead[i] or (heads[i] is not None and (not moves[i] or _computes_nothing(heads[i]))))
+    constant = [not moves[i] and (depth == "operations" or not node.weights) for i, node in enumerate(nodes)]
+    nodes = [replace(node, kind="constant") if constant[i] else node for i, node in enumerate(nodes)]
+    graph = Graph(tuple(nodes), tuple(sorted(arrows)))
+    used = reaches(graph, [len(nodes) - 1], backwards=True)
+    first = [members[0] for members in groups.values()]
+    unit = [isinstance(key, Scope) or members[0].op in ("placeholder", "output") for key, members in groups.items()]
+
+    def unwanted(i: int) -> bool:
+        if i not in used:
+            return nodes[i].kind != "end"  # its shape alone was read
+        return depth != "operations" and not unit[i] and not (moves[i] and _computes(first[i]))
+
+    return graph.without(unwanted)
 
 
 def _unit(node: torch.fx.Node, modules: dict[str, nn.Module], depth: Depth) -> Any:
@@ -153,16 +156,21 @@ def _unit(node: torch.fx.Node, modules: dict[str, nn.Module], depth: Depth) -> A
                 return scope
         elif depth == "blocks" and not isinstance(module, Model | Backbone | Residual | Bidirectional | Sum):
             return scope
-        elif is_norm(module) or (not isinstance(module, Mixer | Residual) and not any(True for _ in module.children())):
+        elif depth == "layers" and (is_norm(module) or isinstance(module, MixtureOfExperts) or _is_leaf(module)):
             return scope
     return node
 
 
-def _computes_nothing(node: torch.fx.Node) -> bool:
-    """Whether an operation reshapes, selects or fills, or adds zeros that it was given to begin with."""
+def _computes(node: torch.fx.Node) -> bool:
+    """Whether an operation does more than reshape, select or fill, or add zeros that it was given to begin with."""
     name = _python_name(node)
-    zeros = [a for a in node.all_input_nodes if _python_name(a) in ("zeros", "zeros_like", "new_zeros")]
-    return name in QUIET or (name in ("add", "iadd", "radd") and bool(zeros))
+    zeros = any(_python_name(a) in ("zeros", "zeros_like", "new_zeros") for a in node.all_input_nodes)
+    return name not in QUIET and not (zeros and name in ("add", "iadd", "radd"))
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether a layer is drawn whole: it has none inside, and is more than a place for weights of a mixer's own."""
+    return not isinstance(module, Mixer | Residual) and next(module.children(), None) is None
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -177,8 +185,8 @@ def _node(key: Any, members: list[torch.fx.Node], modules: dict[str, nn.Module],
     scopes = [scope for scope in last.meta["scopes"] if scope.kind]
     path = scopes[-1].name if scopes else ""
     if last.op in ("placeholder", "output"):
-        label = {"inputs": "tokens" if model.shape.vocab else "vectors", "output": "logits"}.get(str(last.target), str(last.target))
-        return Node(label.replace("_", " "), "end", "", shape)
+        label = {"inputs": "tokens", "output": "logits"}.get(str(last.target), str(last.target).replace("_", " "))
+        return Node(label, "end", "", shape)
     if isinstance(key, Scope) and key.kind:
         own = key.name.rpartition(".")[2]
         name = "" if own.isdigit() or own in ("inner", "norm", "embedding") else own
@@ -223,15 +231,27 @@ def _kind(path: str, modules: dict[str, nn.Module], model: Model) -> Kind:
     return "other"
 
 
-def repeated(short: Graph, long: Graph) -> Graph | None:
-    """`short` with the nodes marked that `long`, the graph of more layers, has once more; None if it has others."""
-    more = len(long.nodes) - len(short.nodes)
-    start = next((i for i, node in enumerate(short.nodes) if ".sublayers.0." in f"{node.path}."), 0)
-    end, one, two = start + more, _signatures(short), _signatures(long)
-    if more <= 0 or two != one[:end] + one[start:end] + one[end:]:
+def fold(graph: Graph, times: int) -> Graph | None:
+    """The graph with the first of so many equal parts in a row alone, its nodes marked; None if there are none.
+
+    The parts begin with the first layer. Equal are those whose nodes have the same labels and the same arrows among them
+    and from the part before; from the last of them alone may arrows leave for what follows.
+    """
+    start = next((i for i, node in enumerate(graph.nodes) if ".sublayers.0." in f"{node.path}."), len(graph.nodes))
+    found = _signatures(graph)
+    for size in range((len(graph.nodes) - start) // times, 0, -1):
+        end = start + size * times
+        if found[start + size : end] == found[start : end - size]:
+            break
+    else:
         return None
-    nodes = [replace(node, repeated=start <= i < end) for i, node in enumerate(short.nodes)]
-    return replace(short, nodes=tuple(nodes))
+    last = end - size
+    if any(start <= a < last and b >= end for a, b in graph.edges):
+        return None
+    shift = [i if i < start else start + (i - start) % size if i < end else i - last + start for i in range(len(graph.nodes))]
+    edges = {(shift[a], shift[b]) for a, b in graph.edges if b < start + size or b >= end}
+    kept = (*graph.nodes[:start], *(replace(node, repeated=True) for node in graph.nodes[start : start + size]))
+    return replace(graph, nodes=(*kept, *graph.nodes[end:]), edges=tuple(sorted(edges)), repeats=times)
 
 
 def _signatures(graph: Graph) -> list[tuple[Any, ...]]:

@@ -94,7 +94,8 @@ def _legend(panels: Sequence[Panel]) -> list[tuple[float, str]]:
             x += 19 + len(name) * FONT * SMALL * 0.52 + 14
             found[-1] = (x, found[-1][1])
     if any(panel.differs for panel in panels):
-        found.append((x + 55, _text(x, 0, "≠ differs", "zf-mark", SMALL, "start")))
+        mark = "≠ differs" + (f" from {panels[0].graph.title}" if len(panels) > 2 else "")
+        found.append((x + len(mark) * FONT * SMALL * 0.52, _text(x, 0, mark, "zf-mark", SMALL, "start")))
     return found
 
 

@@ -65,7 +65,7 @@ class Recorder(TorchFunctionMode):
         self.known = {id(x): name for name, x in (*model.named_buffers(), *model.named_parameters())}
         self.nodes, self.kept = dict[int, torch.fx.Node](), list[Tensor]()
         self.writers = dict[int, torch.fx.Node]()
-        self.frames = dict[FrameType, int]()
+        self.frames = dict[FrameType, Scope | None]()
         self.scopes: tuple[Scope, ...] = ()
         self.read: list[tuple[torch.fx.Node, str]] = []
         for name, x in batch.arrays().items():
@@ -144,14 +144,15 @@ class Recorder(TorchFunctionMode):
         return tuple(reversed(found))
 
     def _scope(self, frame: FrameType) -> Scope | None:
-        owner, path = frame.f_locals.get("self"), Path(frame.f_code.co_filename)
-        if id(owner) in self.modules:
-            call = self.frames.setdefault(frame, len(self.frames))
-            return Scope(self.modules[id(owner)], type(owner).__name__, call)
-        if path.parent.parent == OPS:
-            call = self.frames.setdefault(frame, len(self.frames))
-            return Scope(f"{path.parent.name}.{frame.f_code.co_name}", "", call)
-        return None
+        if frame not in self.frames:
+            owner, path = frame.f_locals.get("self"), Path(frame.f_code.co_filename)
+            found, call = None, len(self.frames)
+            if id(owner) in self.modules:
+                found = Scope(self.modules[id(owner)], type(owner).__name__, call)
+            elif path.parent.parent == OPS:
+                found = Scope(f"{path.parent.name}.{frame.f_code.co_name}", "", call)
+            self.frames[frame] = found
+        return self.frames[frame]
 
 
 def reads(node: torch.fx.Node) -> list[torch.fx.Node]:
