@@ -2,7 +2,8 @@
 
 `zoo.list(role="lm")` names architectures; `zoo.build("pre_ln", "lm", shape=zoo.Shape(...))` makes a model;
 `zoo.register` adds an architecture; `zoo.load` opens published weights and what `zoo.save` wrote; `zoo.draw` makes a
-figure. torch is loaded when an architecture is opened, or one of the contract's modules (`Mixer`, `Model`, ...) is asked for, not before.
+figure. torch is loaded when an architecture is opened, or one of the contract's modules (`Mixer`, `Model`, ...) is
+asked for, not before.
 """
 
 from __future__ import annotations

@@ -85,4 +85,10 @@ def on_white(figure: str) -> str:
 def as_dict(graph: Any, differs: set[int]) -> dict[str, Any]:
     """A graph as JSON has it: its nodes in the order in which they ran, and arrows between their places in it."""
     nodes = [{**dataclasses.asdict(node), "differs": i in differs} for i, node in enumerate(graph.nodes)]
-    return {"architecture": graph.title, "repeats": graph.repeats, "notes": graph.notes, "nodes": nodes, "edges": graph.edges}
+    return {
+        "architecture": graph.title,
+        "repeats": graph.repeats,
+        "notes": graph.notes,
+        "nodes": nodes,
+        "edges": graph.edges,
+    }

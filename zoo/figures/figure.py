@@ -13,8 +13,9 @@ import torch
 import zoo
 from zoo import architectures
 from zoo.contract import ROLES, Batch, Model, Role, Shape, Unsupported
+from zoo.figures.collapse import collapse
 from zoo.figures.compare import differing
-from zoo.figures.graph import DEPTHS, Depth, Graph, collapse, fold
+from zoo.figures.graph import DEPTHS, Depth, Graph, fold
 from zoo.figures.svg import draw as to_svg
 from zoo.figures.trace import trace
 from zoo.registry import nearest
@@ -47,7 +48,10 @@ def draw(
         KeyError: unknown architecture. BadInput: unknown depth, or no layout engine. Unsupported: the architecture
             cannot play the role. TypeError, ValueError: an option is unknown or cannot be.
     """
-    graphs = [graph_of(name, depth=depth, role=role, options=options) for name in ([names] if isinstance(names, str) else names)]
+    graphs = [
+        graph_of(name, depth=depth, role=role, options=options)
+        for name in ([names] if isinstance(names, str) else names)
+    ]
     return to_svg(graphs, marks(graphs), depth)
 
 
@@ -56,8 +60,8 @@ def graph_of(
 ) -> Graph:
     """The graph of one architecture, with its name as title. Arguments and errors are those of `draw`.
 
-    The model has as many layers as the architecture has by default. Where they are equal, one is drawn and counted; where
-    they are not, a model of fewer is drawn beyond the depth of blocks.
+    The model has as many layers as the architecture has by default. Where they are equal, one is drawn and counted;
+    where they are not, a model of fewer is drawn beyond the depth of blocks.
     """
     if depth not in DEPTHS:
         raise BadInput(f"unknown depth {depth!r}{nearest(depth, DEPTHS)}")
@@ -107,6 +111,7 @@ def build(name: str, role: Role, layers: int, options: dict[str, Any]) -> Model:
 
 def batch_of(model: Model) -> Batch:
     """Random tokens for a model, as its role asks for them."""
+
     def tokens(steps: int) -> torch.Tensor:
         return torch.randint(0, VOCAB, (ROWS, steps))
 

@@ -16,9 +16,11 @@ COLOURS: dict[Kind, tuple[str, str]] = {
 }  # fmt: skip
 """Fills in light and in dark, near those of the figure of Vaswani et al. 2017."""
 KINDS: dict[Kind, str] = {
-    "embedding": "embedding, head", "norm": "norm", "mixer": "mixer", "channel": "channel mixer", "constant": "constant",
+    "embedding": "embedding, head", "norm": "norm", "mixer": "mixer", "channel": "channel mixer",
+    "constant": "constant",
 }  # fmt: skip
-INK, LINE, MARK, PAGE = ("#1b1f23", "#e6e9ec"), ("#6e7781", "#8b949e"), ("#c8102e", "#ff7b86"), ("#ffffff", "#0f1317")
+INK, SOFT = ("#1b1f23", "#e6e9ec"), ("#4c545d", "#b6bec7")
+LINE, MARK = ("#6e7781", "#8b949e"), ("#c8102e", "#ff7b86")
 CHAR, SMALL = 0.59, 0.8
 """The width of a letter, and the size of small text, relative to the size of the font."""
 FONT, PAD, MARGIN, BETWEEN = 13.0, 10.0, 12.0, 44.0
@@ -30,7 +32,7 @@ def style() -> str:
     def rules(dark: int) -> str:
         fills = "".join(f".zf-{kind} rect{{fill:{pair[dark]}}}" for kind, pair in COLOURS.items())
         return (
-            f".zf text{{fill:{INK[dark]}}}.zf .zf-soft{{fill:{LINE[dark]}}}.zf .zf-mark{{fill:{MARK[dark]}}}"
+            f".zf text{{fill:{INK[dark]}}}.zf .zf-soft{{fill:{SOFT[dark]}}}.zf .zf-mark{{fill:{MARK[dark]}}}"
             f".zf path,.zf rect{{stroke:{LINE[dark]}}}.zf .zf-tip{{fill:{LINE[dark]};stroke:none}}"
             f".zf {fills.replace('}.', '}.zf .')}.zf .zf-differs rect{{stroke:{MARK[dark]};stroke-width:2.5}}"
             f".zf-end rect{{stroke:none}}"
@@ -90,7 +92,7 @@ def _legend(panels: Sequence[Panel]) -> list[tuple[float, str]]:
     for kind, name in KINDS.items():
         if kind in kinds:
             box = f'<g class="zf-{kind}"><rect x="{x:.1f}" y="-10" width="14" height="12" rx="3"/></g>'
-            found.append((x, f'{box}{_text(x + 19, 0, name, "zf-soft", SMALL, "start")}'))
+            found.append((x, f"{box}{_text(x + 19, 0, name, 'zf-soft', SMALL, 'start')}"))
             x += 19 + len(name) * FONT * SMALL * 0.52 + 14
             found[-1] = (x, found[-1][1])
     if any(panel.differs for panel in panels):
@@ -184,9 +186,10 @@ def _box(node: Node, centre: Point, differs: bool, depth: Depth) -> str:
     about = [f"{node.label} {node.name}".strip(), node.path, "×".join(map(str, node.shape)), *node.weights]
     up = y - 2.5 if below else y + 4.5
     round_ = height / 2 if width <= 40 else 6
+    left, kind = x - width / 2, f"zf-{node.kind}{' zf-differs' if differs else ''}"
     return (
-        f'<g class="zf-{node.kind}{" zf-differs" if differs else ""}"><title>{escape("; ".join(filter(None, about)))}</title>'
-        f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:g}" rx="{round_:g}"/>'
+        f'<g class="{kind}"><title>{escape("; ".join(filter(None, about)))}</title>'
+        f'<rect x="{left:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:g}" rx="{round_:g}"/>'
         f'<text x="{x:.1f}" y="{up:.1f}" text-anchor="middle">{escape(label)}{soft}</text>'
         + (_text(x, y + 12, below, "zf-soft", SMALL) if below else "")
         + "</g>"

@@ -162,7 +162,7 @@ def reads(node: torch.fx.Node) -> list[torch.fx.Node]:
     if name.endswith("_like") or name.startswith("new_"):
         return []
     inputs = [node.args[0]] if name in ("view_as", "expand_as", "type_as", "reshape_as") else node.all_input_nodes
-    return [*dict.fromkeys((*inputs, *node.meta["after"]))]  # type: ignore[list-item]
+    return [*dict.fromkeys((*inputs, *node.meta["after"]))]
 
 
 def depending(graph: torch.fx.Graph) -> set[torch.fx.Node]:

@@ -15,7 +15,8 @@ import zoo
 from zoo.blocks import residual
 from zoo.contract import Batch
 from zoo.figures import compare, figure, graph, svg
-from zoo.figures.graph import DEPTHS, Graph, Node, collapse, fold
+from zoo.figures.collapse import collapse
+from zoo.figures.graph import DEPTHS, Graph, Node, fold
 from zoo.figures.trace import trace
 
 pytest.importorskip("fast_sugiyama", reason="has no wheel for Python 3.10")
@@ -158,7 +159,9 @@ def test_boxes_do_not_overlap():
     for name, depth in (("rwkv7", "layers"), ("mamba2", "operations")):
         tree = ET.fromstring(zoo.draw(name, depth=depth))
         boxes = [g.find(f"{SVG}rect") for g in tree.iter(f"{SVG}g") if g.find(f"{SVG}title") is not None]
-        at = sorted((float(b.get("y")), float(b.get("x")), float(b.get("width")), float(b.get("height"))) for b in boxes)
+        at = sorted(
+            (float(b.get("y")), float(b.get("x")), float(b.get("width")), float(b.get("height"))) for b in boxes
+        )
         for i, (y, x, width, height) in enumerate(at):
             for y2, x2, width2, _ in at[i + 1 :]:
                 assert y2 >= y + height or x2 >= x + width or x >= x2 + width2

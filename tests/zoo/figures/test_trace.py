@@ -7,8 +7,8 @@ from torch import nn
 from zoo.contract import Batch, quiet
 from zoo.figures import figure
 from zoo.figures.trace import reads, trace
-from zoo.layers.positions.at_input import Learned
 from zoo.layers.mixture_of_experts import MixtureOfExperts
+from zoo.layers.positions.at_input import Learned
 from zoo.ops import attention, forms
 
 from ..models import randomise
