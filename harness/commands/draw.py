@@ -10,6 +10,7 @@ import click
 
 from harness.commands.common import assignments_option, plugin_option, print_json, write_file
 from harness.errors import UserError
+from zoo.types import ROLES
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -25,7 +26,7 @@ FORMATS = ("svg", "png", "pdf")
 )
 @click.option(
     "--role",
-    type=click.Choice(["lm", "masked", "classify", "retrieve", "seq2seq", "reconstruct"]),
+    type=click.Choice(ROLES),
     help="[default: lm where it can, or the first that it plays]",
 )
 @assignments_option("options", "An option of every ARCH.")

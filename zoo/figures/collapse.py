@@ -78,7 +78,15 @@ def collapse(traced: torch.fx.GraphModule, model: Model, depth: Depth) -> Graph:
             return nodes[i].kind != "end"  # its shape alone was read
         return depth != "operations" and not unit[i] and not (moves[i] and _computes(first[i]))
 
-    return graph.without(unwanted)
+    near = graph.without(unwanted)
+    return near if depth == "operations" else replace(near, nodes=tuple(map(_named, near.nodes)))
+
+
+def _named(node: Node) -> Node:
+    """An operation with the name of the weights it reads: `linear gate`, where a mixer does what its layer would do."""
+    rest = [weight.removeprefix(f"{node.path}.").partition(".")[0] for weight in node.weights]
+    owners = {*rest} - {"weight", "bias"}
+    return replace(node, name=owners.pop()) if not node.name and len(owners) == 1 and node.kind != "norm" else node
 
 
 def _unit(node: torch.fx.Node, modules: dict[str, nn.Module], depth: Depth) -> Any:

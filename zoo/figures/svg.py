@@ -169,7 +169,7 @@ def _words(node: Node, differs: bool, depth: Depth) -> tuple[str, str, str]:
 
 def _size(node: Node, differs: bool, depth: Depth) -> tuple[float, float]:
     label, beside, below = _words(node, differs, depth)
-    if len(node.label) == 1 and depth != "operations":
+    if len(node.label) == 1 and not beside and depth != "operations":
         return (40.0 if differs else 24.0), 24.0
     first = (len(label) + (len(beside) + 1 if beside else 0)) * FONT * CHAR
     return max(first, len(below) * FONT * SMALL * CHAR) + 2 * PAD, 36.0 if below else 26.0

@@ -1,5 +1,6 @@
 """`draw`: files, JSON, and refusals of one line; the figures in the docs are what it draws."""
 
+import io
 import json
 from pathlib import Path
 
@@ -22,8 +23,6 @@ def test_each_format(call, tmp_path):
 def test_a_picture_is_on_white():
     png = as_bytes('<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"><style></style></svg>', "png")
     image = pytest.importorskip("PIL.Image")
-    import io
-
     assert image.open(io.BytesIO(png)).convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
 
 
