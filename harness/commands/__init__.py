@@ -17,7 +17,7 @@ GROUPS = {
     "Run": ("run", "plan", "validate", "status"),
     "Read": ("board", "site", "plot", "compare", "query"),
     "Publish": ("publish", "submit", "review", "merge", "verify"),
-    "Architectures, tasks, data": ("ls", "show", "check", "new", "fetch"),
+    "Architectures, tasks, data": ("ls", "show", "draw", "check", "new", "fetch"),
     "Models and machines": ("bench", "generate", "eval", "export", "warm", "doctor"),
 }
 """In the order of `--help`; the file of a verb's name holds its `command`."""

@@ -100,6 +100,7 @@ COMPLETED: dict[str, Names] = {
     "bench names": architectures,
     "bench reference": architectures,
     "check names": checked,
+    "draw names": architectures,
     "fetch names": corpora,
     "show name": anything,
 }

@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from harness.board.tables import ranks
 from harness.catalog import entries as catalog
+from harness.site import figures
 from harness.site.front import Cell, Line
 from harness.site.mathml import to_mathml
 from harness.site.views import CellView, TableView, amount, plain_table, slug
+from zoo import cache
 from zoo.equations import equations
 
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ def pages(site: Site) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The list of architectures and the page of each: address, template and what it shows."""
     known = site.known
     yield "architectures/index.html", "architectures.html.j2", {"view": _list(site, known)}
-    for name, row in known.items():
-        lines = [line for line in site.matrix.lines if line.architecture == name]
-        yield site.pages[name], "architecture.html.j2", _context(site, name, row, lines)
+    with cache.kept("figures.json") as drawn:
+        for name, row in known.items():
+            lines = [line for line in site.matrix.lines if line.architecture == name]
+            context = _context(site, name, row, lines)
+            yield site.pages[name], "architecture.html.j2", {**context, "drawn": figures.of(name, drawn)}
 
 
 def _list(site: Site, known: dict[str, dict[str, Any]]) -> TableView:

@@ -41,6 +41,7 @@ def results(tmp_path, monkeypatch):
         (("run", "--arch", "pre_"), ["pre_ln"]),
         (("bench", "lstm", "rwkv4"), ["rwkv4"]),
         (("check", "mqa"), ["mqar"]),
+        (("draw", "post_ln", "pre_"), ["pre_ln"]),
         (("fetch", "wikipedia"), ["wikipedia_xml"]),
         (("show", "wikipedia"), ["wikipedia_xml"]),
         (("compare", "pre_"), ["pre_ln"]),
