@@ -115,7 +115,8 @@ class WordProblem(Generated):
         self.metric = Metric(score, higher_is_better=True, chance=right)
         self.also = ("accuracy" if score == "exact" else "exact", "last")
         self.shape = Shape(length=length, vocab=self.order, outputs=self.order)
-        self._keep(group=group, length=length)  # the data are the same by either score
+        other = {} if score == "exact" else {"score": score}  # baselines are kept by fingerprint; older records have none
+        self._keep(group=group, length=length, **other)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
         head = self.uniform(split, ids, seed, "head", min(HEAD, self.length), 0, self.order)

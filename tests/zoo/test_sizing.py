@@ -14,6 +14,7 @@ import zoo
 from zoo import architectures
 from zoo import size as sizing
 from zoo.contract import Batch, Shape, Unsupported
+from zoo.layers.rnn import runs_in_bfloat16
 from zoo.layers.short_convolution import ShortConvolution
 from zoo.ops import forms
 from zoo.ops.long_convolution.fft import fast_length
@@ -28,6 +29,16 @@ def loss(logits, batch):
 
 def lm_batch():
     return Batch(inputs=torch.randint(V, (B, T)), targets=torch.randint(V, (B, T)))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_a_machine_can_do_is_tried_uncounted(autocast):
+    """Whether torch's recurrent layers run in bfloat16 is found out in the first pass of a process."""
+    model, batch = zoo.build("lstm", shape=SHAPE), lm_batch()
+    precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=autocast)
+    runs_in_bfloat16.cache_clear()
+    first, again = (sizing.training_flops(model, batch, loss, autocast=precision()) for _ in range(2))
+    assert first == again > 0
 
 
 def test_parameters_of_a_one_layer_transformer():

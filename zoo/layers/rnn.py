@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zoo.contract import LayerContext, Mask, Mixed, Mixer, ParamOverride, State, Traits
+from zoo.ops.flops import uncounted
 from zoo.ops.kernel_log import log_kernel
 from zoo.ops.precision import no_autocast
 
@@ -16,7 +17,7 @@ from zoo.ops.precision import no_autocast
 @cache
 def runs_in_bfloat16() -> bool:
     """Whether torch's recurrent layers do under autocast on this CPU; without AVX-512 they raise."""
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", torch.bfloat16):
+    with uncounted(), torch.enable_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", torch.bfloat16):
         try:
             nn.LSTM(16, 16)(torch.zeros(1, 1, 16))
         except RuntimeError:

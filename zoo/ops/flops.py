@@ -25,7 +25,7 @@ from torch import Tensor
 
 _active: list[Counter] = []
 paused = False
-"""Whether what runs is done again, and was counted."""
+"""Whether what runs is not to be counted: it is done again, or tells what this machine can do."""
 
 
 class Counter:
@@ -57,11 +57,12 @@ class Counter:
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, of which nothing is kept for the backward pass: it is computed again there, uncounted."""
     again = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
-    return again(function, *args, context_fn=lambda: (nullcontext(), _uncounted()))
+    return again(function, *args, context_fn=lambda: (nullcontext(), uncounted()))
 
 
 @contextmanager
-def _uncounted() -> Iterator[None]:
+def uncounted() -> Iterator[None]:
+    """What runs inside is not counted."""
     global paused
     before, paused = paused, True
     try:

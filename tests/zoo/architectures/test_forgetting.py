@@ -58,7 +58,9 @@ def test_sums_of_thousands():
         assert distance(y, wanted) < limit, dtype
         found = torch.autograd.grad((y * weight).sum(), tuple(mixer.parameters()))
         for (name, _), ours, theirs in zip(mixer.named_parameters(), found, slopes, strict=True):
-            assert distance(ours, theirs) < (0.1 if half else 10 * limit), (name, dtype, half)
+            # f_proj.bias adds up over all steps what rounding leaves of the gradient's rows, which sum to 0: on a CPU
+            # with AVX-512 and bf16 .0013 in float32 and .19 in bf16 by compiled loops, .0001 and .07 by torch's form.
+            assert distance(ours, theirs) < (0.3 if half else 20 * limit), (name, dtype, half)
 
 
 @torch.no_grad()
