@@ -115,7 +115,7 @@ class WordProblem(Generated):
         self.metric = Metric(score, higher_is_better=True, chance=right)
         self.also = ("accuracy" if score == "exact" else "exact", "last")
         self.shape = Shape(length=length, vocab=self.order, outputs=self.order)
-        other = {} if score == "exact" else {"score": score}  # baselines are kept by fingerprint; older records have none
+        other = {} if score == "exact" else {"score": score}  # baselines are kept by fingerprint
         self._keep(group=group, length=length, **other)
 
     def examples(self, split: Split, ids: Ids, seed: int) -> Batch:
