@@ -156,11 +156,11 @@ def name_of(node: torch.fx.Node) -> str:
 
 
 def _python_name(node: torch.fx.Node) -> str:
+    """What Python calls an operation, without underscores around."""
     if node.target is getattr:
         return str(node.args[1])
-    return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)).strip(
-        "_"
-    )
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
+    return str(name).strip("_")
 
 
 def _kind(path: str, modules: dict[str, nn.Module], model: Model) -> Kind:
