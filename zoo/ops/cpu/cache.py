@@ -24,7 +24,8 @@ import llvmlite
 import numba
 from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.core.codegen import get_host_cpu_features
+from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
+from numba.core.compiler import Compiler
 
 from zoo.ops import forms
 
@@ -42,6 +43,27 @@ def keep(dispatcher: Any) -> Any:
     if folder() is not None:
         dispatcher._cache = _Cache(dispatcher.py_func)
     return dispatcher
+
+
+class OwnCopies(Compiler):
+    """Compile a loop that calls its own copies of functions, whether it was just compiled or loaded.
+
+    The module of a loop holds a copy of each function it calls, which LLVM optimised along with it. In the process that
+    compiles them the linker would take the first function of that name instead, which rounds elsewhere.
+    """
+
+    def define_pipelines(self) -> Any:
+        self.state.library = _Library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()  # so that it can be kept
+        return super().define_pipelines()
+
+
+class _Library(JITCodeLibrary):
+    def _finalize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage is binding.Linkage.linkonce_odr:
+                function.linkage = "internal"
+        super()._finalize_final_module()
 
 
 class _Locator(_CacheLocator):

@@ -40,7 +40,8 @@ njit: Any = numba.njit  # whose types lack the options of wrappers
 
 def loop(function: Callable[..., Any]) -> Any:
     """Compile a loop, without the GIL and bounds checks, and keep its machine code (`zoo.ops.cpu.cache`)."""
-    return cache.keep(njit(nogil=True, no_cfunc_wrapper=True, fastmath=FAST, error_model="numpy")(function))
+    options = {"nogil": True, "no_cfunc_wrapper": True, "pipeline_class": cache.OwnCopies}
+    return cache.keep(njit(**options, fastmath=FAST, error_model="numpy")(function))
 
 
 def called(function: Callable[..., Any]) -> Any:

@@ -27,14 +27,35 @@ print(float(positive(torch.tensor([[-1.0]]))))
 """
 
 
-def run(checkout, home):
-    """What φ(−1) is in a process of its own that keeps machine code in `home`."""
+INVERSE = """
+import numpy as np
+from zoo.ops.cpu.delta_rule import _invert
+from zoo.ops.cpu.jit import loop
+
+
+@loop
+def work(x, y, row, C):
+    _invert(x, y, row, C)
+    _invert(y, x, row, C)
+
+
+C = 24
+x = np.random.default_rng(0).standard_normal(C * C).astype(np.float32) / 4
+y = np.zeros_like(x)
+work(x, y, np.zeros(C, np.float32), C)
+print(float(x.sum()))
+"""
+"""A loop that calls what LLVM does not inline."""
+
+
+def run(checkout, home, program=("-c", PROGRAM)):
+    """What a program prints (φ(−1), say) in a process of its own that keeps machine code in `home`."""
     environment = os.environ | {
         "PYTHONPATH": str(checkout),
         "PYTHONDONTWRITEBYTECODE": "1",
         "ZOOBENCH_CACHE": str(home),
     }
-    found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, cwd=home)
+    found = subprocess.run([sys.executable, *program], capture_output=True, text=True, env=environment, cwd=home)
     assert found.returncode == 0, found.stderr
     return float(found.stdout)
 
@@ -61,6 +82,15 @@ def test_a_change_in_another_file_is_compiled(tmp_path):
     helper.write_text(source.replace("np.float32(2 / 6)", "np.float32(3 / 6)"))
     assert abs(run(clone, home) - before) > 1e-3
     assert code(home).items() > kept.items(), "machine code of other sources stays for a while"
+
+
+def test_a_process_that_compiles_a_loop_rounds_as_one_that_loads_it(tmp_path):
+    """The linker took functions that a loop calls from elsewhere where it was compiled: 27.796492 for 27.79649."""
+    program = tmp_path / "inverse.py"
+    program.write_text(INVERSE)
+    here = Path(__file__).parents[4]
+    compiled, loaded = (run(here, tmp_path, [program]) for _ in range(2))
+    assert compiled == loaded
 
 
 @pytest.fixture
