@@ -15,7 +15,7 @@ from harness.version import __version__
 
 GROUPS = {
     "Run": ("run", "plan", "validate", "status"),
-    "Read": ("board", "site", "plot", "compare", "query"),
+    "Read": ("board", "claims", "site", "plot", "compare", "query"),
     "Publish": ("publish", "submit", "review", "merge", "verify"),
     "Architectures, tasks, data": ("ls", "show", "draw", "check", "new", "fetch"),
     "Models and machines": ("bench", "generate", "eval", "export", "warm", "doctor"),

@@ -7,6 +7,7 @@ errors of all means. docs/statistics.md has the formulas, what they were measure
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,16 +70,10 @@ def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = 
 
     `level` is that of pairs; intervals are of 95% whatever it is.
     """
-    counts = (~np.isnan(scores)).sum(1)
-    means, own, df = np.nanmean(scores, axis=1), np.nanvar(scores, axis=1, ddof=1), counts - 1.0
-    own[own <= (1e-9 * np.nanmax(np.abs(scores), initial=0.0)) ** 2] = 0.0  # rounding
-    prior, rng = fit_prior(own, df), np.random.default_rng(seed)
-    d0 = np.searchsorted(np.cumsum(prior.weight)[:-1], (np.arange(draws) + 0.5) / draws)
-    s0 = np.exp(prior.log_variance[d0] + prior.log_error[d0] * rng.normal(size=draws))
-    squares, all_df = (prior.df[d0] * s0)[:, None] + df * own, prior.df[d0][:, None] + df
-    variances = squares / rng.chisquare(all_df)
-    errors = rng.normal(size=variances.shape) * np.sqrt(variances / counts)
-    half = (special.stdtrit(prior.df[:, None] + df, 1 - LEVEL / 2)[d0] * np.sqrt(squares / all_df / counts)).mean(0)
+    counts, means = (~np.isnan(scores)).sum(1), np.nanmean(scores, axis=1)
+    prior, d0, squares, all_df, variances, errors = _drawn(scores, draws, np.random.default_rng(seed))
+    quantiles = special.stdtrit(prior.df[:, None] + counts - 1, 1 - LEVEL / 2)
+    half = (quantiles[d0] * np.sqrt(squares / all_df / counts)).mean(0)
     with np.errstate(divide="ignore"):
         moderated = 1 / (1 / variances).mean(0)
     first, second = np.triu_indices(len(scores), 1)
@@ -100,6 +95,38 @@ def judge(scores: Floats, level: float = LEVEL, draws: int = DRAWS, seed: int = 
         smallest = [float(value) for value in critical * scale[middle] + spread if math.isfinite(value)]
     variance = float(np.median(moderated)) if len(scores) else 0.0
     return Verdict(p, apart & ~jumped, jumped, half, next(iter(smallest), 0.0), variance)
+
+
+def errors_of_means(scores: Floats, draws: int, seed: int = SEED) -> Floats:
+    """(draws, rows): what the means of rows may be off by, as `judge` has it. Each row has two seeds or more."""
+    return _drawn(scores, draws, np.random.default_rng(seed)).errors
+
+
+class _Drawn(NamedTuple):
+    """What is known of the variances of rows, and draws from it, (draws, rows)."""
+
+    prior: Prior
+    d0: NDArray[np.intp]
+    """(draws,): the place of each draw's d₀ among the prior's."""
+    squares: Floats
+    """d₀ s₀² + d s²."""
+    df: Floats
+    """d₀ + d."""
+    variances: Floats
+    errors: Floats
+    """Of means."""
+
+
+def _drawn(scores: Floats, draws: int, rng: np.random.Generator) -> _Drawn:
+    counts = (~np.isnan(scores)).sum(1)
+    own, df = np.nanvar(scores, axis=1, ddof=1), counts - 1.0
+    own[own <= (1e-9 * np.nanmax(np.abs(scores), initial=0.0)) ** 2] = 0.0  # rounding
+    prior = fit_prior(own, df)
+    d0 = np.searchsorted(np.cumsum(prior.weight)[:-1], (np.arange(draws) + 0.5) / draws)
+    s0 = np.exp(prior.log_variance[d0] + prior.log_error[d0] * rng.normal(size=draws))
+    squares, all_df = (prior.df[d0] * s0)[:, None] + df * own, prior.df[d0][:, None] + df
+    variances = squares / rng.chisquare(all_df)
+    return _Drawn(prior, d0, squares, all_df, variances, rng.normal(size=variances.shape) * np.sqrt(variances / counts))
 
 
 def fit_prior(own: Floats, df: Floats) -> Prior:

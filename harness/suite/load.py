@@ -109,7 +109,7 @@ def _merged(suite: str | Path | Mapping[str, Any] | Source, overrides: tuple[str
 def shipped() -> dict[str, Path]:
     """The suites that come with zoobench, by name."""
     folder = Path(str(importlib.resources.files(task_registry))) / "suites"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find_suite(name: str, folder: Path | None = None) -> Path:

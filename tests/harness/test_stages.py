@@ -10,7 +10,7 @@ ROOT = Path(harness.__file__).parent
 STAGES = (
     ("errors", "version", "units", "machine", "processes", "isolation", "executors"),
     *("records", "stats", "table", "gates", "suite", "plan", "training", "lm_eval", "loggers", "execute"),
-    *("board", "sharing"),
+    *("board", "sharing", "claims"),
     *("bench", "catalog", "site"),
     "commands",
 )

@@ -1,0 +1,1 @@
+"""The claims that zoobench was made to settle: what decides on each, what was measured, and the verdict."""

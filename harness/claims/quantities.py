@@ -1,0 +1,138 @@
+"""What was measured for a claim: scores from the records of its suite, or the values of its experiment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.claims.plan import Claim, Quantity, Scale, Score, claims
+from harness.errors import UserError
+from harness.records.files import read_json, to_json, write_atomic
+from harness.records.record import Record
+from harness.records.store import Store, default_root, named_by
+
+FOLDER = "claims"
+"""Under the folder of results, where values of experiments lie, a file for each."""
+
+
+class Column(NamedTuple):
+    """What is compared: a metric of a task in a track."""
+
+    task: str
+    track: str
+    metric: str
+    primary: bool
+    """Whether the task is ranked by it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured for a claim at a scale."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """By the name that an experiment gives a quantity, by seed."""
+    scores: dict[Column, dict[str, list[float]]] = field(default_factory=dict)
+    """By row, by seed."""
+    left_out: list[str] = field(default_factory=list)
+    """Runs without a score, and why."""
+    seconds: float = 0.0
+    """Of training or measuring, all together."""
+    made: list[str] = field(default_factory=list)
+    """With which commits, on which hardware."""
+
+    def rows(self, quantity: Quantity) -> tuple[list[float], list[list[float]]]:
+        """The values of a quantity, and those of the rows beside it, which tell of its scatter.
+
+        Raises:
+            UserError: it is one of several.
+        """
+        if isinstance(quantity, str):
+            return self.values.get(quantity, []), []
+        columns = [column for column in self.scores if _fits(quantity, column)]
+        if len(columns) > 1:
+            raise UserError(f"{quantity} is one of {len(columns)}: say the task, the track and the metric")
+        others = dict(self.scores[columns[0]]) if columns else {}
+        return others.pop(quantity.row, []), [*others.values()]
+
+
+def _fits(score: Score, column: Column) -> bool:
+    metric = column.primary if score.metric is None else score.metric == column.metric
+    return metric and score.task in (None, column.task) and score.track in (None, column.track)
+
+
+def suite_of(claim: Claim, scale: Scale) -> str:
+    """What the folder of a claim's suite is called at a scale; `small` is the suite as it is written."""
+    return f"{claim.suite}" if scale == "small" else f"{claim.suite}-{scale}"
+
+
+def read(name: str, scale: Scale, root: Path | None = None) -> Measured:
+    """What was measured for a claim so far, which may be nothing.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    claim = claims()[name]
+    if claim.suite is not None:
+        return _of_suite(Store(suite_of(claim, scale), root))
+    path = _file(name, scale, root)
+    if not path.is_file():
+        return Measured()
+    data, wrong = read_json(path), UserError("is no file of `zoobench claims`", file=path)
+    values, seconds, made = data.get("values"), data.get("seconds"), data.get("made")
+    if not isinstance(values, dict) or not isinstance(seconds, (int, float)) or not isinstance(made, list):
+        raise wrong
+    for own in values.values():
+        if not isinstance(own, list) or not all(isinstance(value, (int, float)) for value in own):
+            raise wrong
+    return Measured(values, seconds=seconds, made=[*map(str, made)])
+
+
+def write(name: str, scale: Scale, measured: Measured, root: Path | None = None) -> Path:
+    """Keep what an experiment measured; returns the file."""
+    path = _file(name, scale, root)
+    data: dict[str, Any] = {"values": measured.values, "seconds": measured.seconds, "made": measured.made}
+    write_atomic(path, to_json(data))
+    return path
+
+
+def _file(name: str, scale: Scale, root: Path | None) -> Path:
+    return (root or default_root()) / FOLDER / (f"{name}.json" if scale == "small" else f"{name}-{scale}.json")
+
+
+def _of_suite(store: Store) -> Measured:
+    records = named_by(store.described(), store.records()) if store.exists() else []
+    found = Measured(seconds=math.fsum(record.budget.used.seconds for record in records), made=_made(records))
+    for record in records:
+        spec, metrics = record.spec, record.metrics
+        if spec.kind != "final":
+            continue
+        if why := _left_out(record):
+            parts = spec.architecture_label, spec.task_label, spec.track, f"seed {spec.seed}: {why}"
+            found.left_out.append(" · ".join(filter(None, parts)))
+        for metric, value in _scores(record).items() if not why else ():
+            column = Column(spec.task_label, spec.track, metric, metric == metrics.primary)
+            found.scores.setdefault(column, {}).setdefault(spec.architecture_label, []).append(value)
+    return found
+
+
+def _left_out(record: Record) -> str:
+    """Why a run says nothing; empty for one that ended well, or diverged."""
+    if record.status == "ok" and not record.eligibility.ranked:
+        return ", ".join(name for name, gate in record.eligibility.gates.items() if not gate.passed)
+    return "" if record.status in ("ok", "diverged") else record.status
+
+
+def _scores(record: Record) -> dict[str, float]:
+    """The test scores of a run; of one that diverged what chance scores."""
+    metrics = record.metrics
+    if record.status == "diverged":
+        return {} if metrics.chance is None else {metrics.primary: metrics.chance}
+    return {name: value for name, value in metrics.test.items() if math.isfinite(value)}
+
+
+def _made(records: Sequence[Record]) -> list[str]:
+    found = {(r.provenance.commit, r.provenance.hardware) for r in records if r.provenance.commit}
+    return sorted(f"{commit} on {hardware}" for commit, hardware in found)

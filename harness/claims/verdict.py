@@ -1,0 +1,122 @@
+"""What measurements say about a claim.
+
+A contrast has an interval: of the mean of what was measured over seeds, or of the difference of two such means, by the
+model that boards compare rows by (`harness.stats.judge`). It holds where all of the interval lies within its bounds and
+fails where all of it lies outside. A claim is supported where all contrasts hold, which needs no correction (Berger
+1982, doi:10.1080/00401706.1982.10487790); over the claims the level is divided evenly (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from zlib import crc32
+
+import numpy as np
+from scipy import special
+
+from harness.claims.plan import Claim, Contrast, Quantity, claims
+from harness.claims.quantities import Measured
+from harness.stats.judge import LEVEL, Floats, errors_of_means
+
+Finding: TypeAlias = Literal["holds", "fails", "undecided", "not measured"]
+Verdict: TypeAlias = Literal["supported", "refuted", "depends", "undecided", "not measured"]
+DRAWS = 200_000
+"""Of errors of means: an end of the interval is the one that some 500 of them are beyond."""
+CLAIMS = 12
+"""Over which the level is divided, fixed before the first was measured; not all of them are written down yet."""
+MOST_SEEDS = 1000
+"""More than these nobody makes."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast with what was measured of it."""
+
+    contrast: Contrast
+    finding: Finding
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    """Of the quantity that has fewer."""
+    needs: int | None = None
+    """The seeds that would decide an undecided one if its mean stayed; None where so many are not made."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict."""
+
+    name: str
+    claim: Claim
+    verdict: Verdict
+    effects: list[Effect]
+    measured: Measured
+
+
+def level() -> float:
+    """The level of each claim, so that all together err with at most `LEVEL`."""
+    return LEVEL / CLAIMS
+
+
+def judge_claim(name: str, measured: Measured) -> Judged:
+    """The verdict on a claim."""
+    claim = claims()[name]
+    effects = [_effect(contrast, measured) for contrast in claim.contrasts]
+    return Judged(name, claim, _verdict([effect.finding for effect in effects]), effects, measured)
+
+
+def _verdict(findings: Sequence[Finding]) -> Verdict:
+    found = {*findings}
+    if found == {"holds"}:
+        return "supported"
+    if found == {"fails"}:
+        return "refuted"
+    if found == {"holds", "fails"}:
+        return "depends"
+    return "not measured" if "not measured" in found else "undecided"
+
+
+def _effect(contrast: Contrast, measured: Measured) -> Effect:
+    known = [_known(quantity, measured) for quantity in contrast.quantities]
+    if not all(seeds for _, seeds, _ in known):
+        return Effect(contrast, "not measured")
+    mean, n = known[0][0] - sum(mean for mean, *_ in known[1:]), min(seeds for _, seeds, _ in known)
+    if n == 1:
+        return Effect(contrast, "undecided", mean, seeds=n)
+    draws = known[0][2] - sum(draws for *_, draws in known[1:])
+    low, high = (float(mean + end) for end in np.quantile(draws, [level() / 2, 1 - level() / 2]))
+    finding = _finding(low, high, contrast.bounds)
+    error = float(np.subtract(*np.quantile(draws, [0.84, 0.16]))) / 2
+    needs = _needs(mean, error, n, contrast.bounds) if finding == "undecided" else None
+    return Effect(contrast, finding, mean, low, high, n, needs)
+
+
+def _known(quantity: Quantity, measured: Measured) -> tuple[float, int, Floats]:
+    """The mean of a quantity, over how many seeds, and draws of the error of that mean."""
+    values, others = measured.rows(quantity)
+    if len(values) < 2:
+        return (values or [math.nan])[0], len(values), np.zeros(DRAWS)
+    every = [values, *(row for row in others if len(row) > 1)]
+    scores = np.full((len(every), max(map(len, every))), np.nan)
+    for i, row in enumerate(every):
+        scores[i, : len(row)] = row
+    errors = errors_of_means(scores, DRAWS, seed=crc32(str(quantity).encode()))
+    return float(np.mean(values)), len(values), errors[:, 0]
+
+
+def _finding(low: float, high: float, bounds: tuple[float, float]) -> Finding:
+    if bounds[0] <= low and high <= bounds[1]:
+        return "holds"
+    return "fails" if high < bounds[0] or low > bounds[1] else "undecided"
+
+
+def _needs(mean: float, error: float, seeds: int, bounds: tuple[float, float]) -> int | None:
+    """The seeds at which an interval about this mean reaches no bound; errors go with the root of their number."""
+    more = np.arange(seeds + 1, MOST_SEEDS + 1)
+    half = special.stdtrit(more - 1, 1 - level() / 2) * error * np.sqrt(seeds / more)
+    enough = more[half < min(abs(mean - bound) for bound in bounds)]
+    return int(enough[0]) if len(enough) else None
