@@ -14,8 +14,10 @@ from harness.records.files import read_json, to_json, write_atomic
 from harness.records.record import Record
 from harness.records.store import Store, default_root, named_by
 
-FOLDER = "claims"
-"""Under the folder of results, where values of experiments lie, a file for each."""
+
+def folder(root: Path | None = None) -> Path:
+    """Where claims are measured, beside the suites that are ranked: a folder for each suite, a file an experiment."""
+    return (root or default_root()) / "claims"
 
 
 class Column(NamedTuple):
@@ -76,7 +78,7 @@ def read(name: str, scale: Scale, root: Path | None = None) -> Measured:
     """
     claim = claims()[name]
     if claim.suite is not None:
-        return _of_suite(Store(suite_of(claim, scale), root))
+        return _of_suite(Store(suite_of(claim, scale), folder(root)))
     path = _file(name, scale, root)
     if not path.is_file():
         return Measured()
@@ -99,7 +101,7 @@ def write(name: str, scale: Scale, measured: Measured, root: Path | None = None)
 
 
 def _file(name: str, scale: Scale, root: Path | None) -> Path:
-    return (root or default_root()) / FOLDER / (f"{name}.json" if scale == "small" else f"{name}-{scale}.json")
+    return folder(root) / (f"{name}.json" if scale == "small" else f"{name}-{scale}.json")
 
 
 def _of_suite(store: Store) -> Measured:

@@ -50,7 +50,7 @@ def command(
         from harness.claims.run import make as measure
 
         for name in names or claims():
-            measure(name, scale, root, workers=workers, threads=threads, console=console(stderr=True))
+            measure(name, scale, console(stderr=True), root, workers=workers, threads=threads)
     found = judged(names, scale, root)
     if as_json:
         print_json([as_dict(one) for one in found])

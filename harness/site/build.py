@@ -22,11 +22,12 @@ from harness.board.sections import sections
 from harness.board.tables import Note, Section
 from harness.board.verdicts import sentences
 from harness.catalog import entries as catalog
+from harness.claims.verdict import Judged
 from harness.errors import UserError
 from harness.processes import no_collection
 from harness.records.files import write_page
 from harness.records.store import Store, default_root
-from harness.site import architecture_pages, compare, front_page, run_pages, speed_page
+from harness.site import architecture_pages, claim_pages, compare, front_page, run_pages, speed_page
 from harness.site.assets import write_assets
 from harness.site.front import matrix
 from harness.site.parts import as_yaml, figure, provenance, suite_page
@@ -38,7 +39,7 @@ MARK = ".zoobench-site"
 """The file that tells a folder that this module made, whose pages it may replace."""
 MOST_LINES, SHOWN = 2000, 100
 """A page whose tables have more lines than MOST_LINES shows SHOWN of each: beyond, browsers take seconds to open it."""
-FOLDERS = ("suites", "runs", "architectures", "downloads", "assets")
+FOLDERS = ("suites", "runs", "claims", "architectures", "downloads", "assets")
 
 
 @no_collection()
@@ -58,12 +59,13 @@ def build(folder: Path, names: Sequence[str] = (), root: Path | None = None, *, 
         raise UserError(f"is a suite's name; name a folder before it: zoobench site site {folder}", file=folder)
     suites, problems = read_suites(names, root)
     speeds, damaged = speed_page.read(root)
+    claims, unread = claim_pages.read(root)
     write_page(folder, MARK, "")
     (folder / "speed.html").unlink(missing_ok=True)  # which not every site has
     for old in FOLDERS:
         shutil.rmtree(folder / old, ignore_errors=True)
     write_assets(folder)
-    Site(folder, suites, problems + damaged, speeds, live).write()
+    Site(folder, suites, problems + damaged + unread, speeds, claims, live).write()
     write_page(folder, "version.txt", str(time.time_ns()))
     return suites
 
@@ -72,9 +74,16 @@ class Site:
     """What all pages share."""
 
     def __init__(
-        self, folder: Path, suites: list[Suite], problems: list[str], speeds: list[dict[str, Any]], live: bool
+        self,
+        folder: Path,
+        suites: list[Suite],
+        problems: list[str],
+        speeds: list[dict[str, Any]],
+        claims: list[Judged],
+        live: bool,
     ) -> None:
         self.folder, self.suites, self.problems, self.speeds, self.live = folder, suites, problems, speeds, live
+        self.claims = claims
         self.matrix = matrix(suites)
         self.known = {row["name"]: row for row in catalog.rows("architectures")}
         self.pages = {name: f"architectures/{slug(name)}.html" for name in self.known}
@@ -88,7 +97,7 @@ class Site:
             self._suite(suite)
             for page, context in run_pages.pages(self, suite):
                 self.page(page, "run.html.j2", **context)
-        for page, template, context in architecture_pages.pages(self):
+        for page, template, context in (*architecture_pages.pages(self), *claim_pages.pages(self)):
             self.page(page, template, **context)
         write_page(
             self.folder,
@@ -111,7 +120,7 @@ class Site:
         """Write one page; `path` is relative to the site."""
         links = [{"name": suite.name, "href": suite_page(suite)} for suite in self.suites]
         shared = {"up": "../" * path.count("/"), "version": __version__, "site_title": "zoobench", "live": self.live}
-        shared["speed"] = bool(self.speeds)
+        shared |= {"speed": bool(self.speeds), "claims": bool(self.claims)}
         text = self._templates.get_template(template).render({"suites": links, **shared, **context})
         write_page(self.folder, path, text)
 

@@ -1,0 +1,94 @@
+"""What was planned can be measured: every quantity of a contrast is one that its suite or experiment has."""
+
+import pytest
+
+from harness.claims import experiments
+from harness.claims.experiments import EXPERIMENTS
+from harness.claims.plan import SCALES, Claim, claims
+from harness.claims.verdict import CLAIMS
+from harness.suite.load import load
+
+SUITES = [name for name, claim in claims().items() if claim.suite]
+MEASURED = [name for name, claim in claims().items() if claim.experiment]
+
+
+def test_there_are_no_more_claims_than_the_level_was_divided_by():
+    assert len(claims()) <= CLAIMS
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_suite_has_the_rows_and_tasks_of_its_contrasts(name, scale):
+    loaded = load(claims()[name].suite, () if scale == "small" else (f"difficulty={scale}",))
+    for contrast in claims()[name].contrasts:
+        for score in contrast.quantities:
+            found = [
+                (task, track)
+                for task in loaded.tasks
+                for track in loaded.suite.tracks_of(task.entry)
+                if score.task in (None, task.label) and score.track in (None, track)
+            ]
+            assert len(found) == 1, f"{score} is one of {len(found)}"
+            task = found[0][0]
+            assert score.row in {entry.label for entry in loaded.plays(task)}
+            assert score.metric in (None, task.task.metric, *task.task.also)
+    assert len(loaded.suite.first_seeds) >= 2
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_an_experiment_measures_what_its_contrasts_are_about(name, monkeypatch):
+    monkeypatch.setattr(experiments, "_step_time", lambda name, length, seed: 1e-3 * length)
+    claim = claims()[name]
+    measured = EXPERIMENTS[claim.experiment](seed=1)
+    assert {quantity for contrast in claim.contrasts for quantity in contrast.quantities} <= {*measured}
+    for contrast in claim.contrasts:
+        if name != "parallel":
+            low, high = contrast.bounds
+            value = measured[contrast.of]
+            assert 0.8 * low <= value <= 1.2 * high, f"{contrast.says}: {value}"
+
+
+def test_the_programme_of_1991_has_no_other_eps(monkeypatch):
+    """A planted fault: attention that divides by something else is no fast weight programme of the same weights."""
+    monkeypatch.setattr(experiments, "_programme", faulty(experiments._programme))
+    assert EXPERIMENTS["fast_weights"](seed=1)["outputs"] > 1e-6
+
+
+def faulty(programme):
+    def run(slow, x):
+        slow.eps = 1e-3
+        return programme(slow, x)
+
+    return run
+
+
+def test_positions_break_the_set(monkeypatch):
+    """A planted fault: with positions the order is seen."""
+    build = experiments.zoo.build
+    monkeypatch.setattr(
+        experiments.zoo, "build", lambda *a, positions=None, **options: build(*a, positions="sinusoidal", **options)
+    )
+    measured = EXPERIMENTS["permutation"](seed=1)
+    assert measured["encoder, permuted inputs"] > 1e-3
+    assert measured["one causal layer, permuted prefix"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"above": 1, "below": 2}, "exactly one of above, below, within"),
+        ({}, "exactly one of above, below, within"),
+        ({"above": 1, "beside": 2}, "unknown key 'beside'"),
+    ],
+)
+def test_a_contrast_has_one_kind_of_bound(change, said):
+    data = {"says": "x", "experiment": "figure", "seeds": {"smoke": 1, "small": 1, "paper": 1}}
+    with pytest.raises(ValueError, match=said):
+        Claim.model_validate(data | {"contrasts": [{"says": "y", "of": "z", **change}]})
+
+
+def test_a_claim_has_a_suite_or_an_experiment():
+    with pytest.raises(ValueError, match="a suite or an experiment"):
+        Claim.model_validate({"says": "x", "contrasts": []})
+    with pytest.raises(ValueError, match="seeds of an experiment for smoke, small, paper"):
+        Claim.model_validate({"says": "x", "experiment": "figure", "seeds": {"smoke": 1}, "contrasts": []})

@@ -1,0 +1,115 @@
+"""Verdicts follow from intervals, and intervals are those of the methods one can look up."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.claims import verdict
+from harness.claims.plan import Claim, Contrast, Score
+from harness.claims.quantities import Column, Measured
+from harness.claims.verdict import CLAIMS, judge_claim, level
+
+COLUMN = Column("text", "", "loss", primary=True)
+
+
+def claim(*contrasts, **more):
+    return Claim(says="so", contrasts=contrasts, **{"suite": "own", **more})
+
+
+def judged(measured, *contrasts, monkeypatch):
+    monkeypatch.setattr(verdict, "claims", lambda: {"own": claim(*contrasts)})
+    return judge_claim("own", measured)
+
+
+def test_the_interval_of_one_quantity_is_students(monkeypatch):
+    values = np.random.default_rng(0).normal(3, 2, size=10)
+    one = judged(Measured({"x": values.tolist()}), Contrast(says="", of="x", above=0), monkeypatch=monkeypatch)
+    want = stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / CLAIMS)
+    assert (one.effects[0].low, one.effects[0].high) == pytest.approx(tuple(want), rel=0.02)
+    assert one.effects[0].mean == pytest.approx(values.mean())
+
+
+def test_many_rows_of_equal_scatter_tell_of_each_other(monkeypatch):
+    """Of 40 rows with one variance the interval of a difference comes near the one where it is known."""
+    rng = np.random.default_rng(1)
+    rows = {f"row {i}": rng.normal(0, 1, size=3).tolist() for i in range(40)}
+    contrast = Contrast(says="", of=Score(row="row 0"), minus=Score(row="row 1"), above=0)
+    one = judged(Measured(scores={COLUMN: rows}), contrast, monkeypatch=monkeypatch)
+    half = stats.norm.isf(level() / 2) * np.sqrt(2 / 3)
+    assert (one.effects[0].high - one.effects[0].low) / 2 == pytest.approx(half, rel=0.2)
+    alone = stats.ttest_ind(rows["row 0"], rows["row 1"], equal_var=False).confidence_interval(1 - level())
+    assert alone.high - alone.low > 2 * (one.effects[0].high - one.effects[0].low)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "finding"),
+    [
+        ({"above": 4}, "holds"),
+        ({"below": 6}, "holds"),
+        ({"within": (4, 6)}, "holds"),
+        ({"above": 6}, "fails"),
+        ({"below": 4}, "fails"),
+        ({"within": (6, 7)}, "fails"),
+        ({"above": 5}, "undecided"),
+        ({"within": (5, 6)}, "undecided"),
+    ],
+)
+def test_findings(bounds, finding, monkeypatch):
+    values = (5 + 0.1 * np.random.default_rng(2).normal(size=12)).tolist()
+    one = judged(Measured({"x": values}), Contrast(says="", of="x", **bounds), monkeypatch=monkeypatch)
+    assert one.effects[0].finding == finding
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ((1, 1), "supported"),
+        ((-1, -1), "refuted"),
+        ((1, -1), "depends"),
+        ((1, 0), "undecided"),
+        ((1, None), "not measured"),
+    ],
+)
+def test_verdicts(levels, said, monkeypatch):
+    noise = np.random.default_rng(3).normal(size=8)
+    values = {
+        str(i): (value + (0.01 if value else 10) * noise).tolist()
+        for i, value in enumerate(levels)
+        if value is not None
+    }
+    contrasts = [Contrast(says="", of=str(i), above=0) for i in range(2)]
+    assert judged(Measured(values), *contrasts, monkeypatch=monkeypatch).verdict == said
+
+
+def test_one_seed_decides_nothing(monkeypatch):
+    one = judged(Measured({"x": [5.0]}), Contrast(says="", of="x", above=0), monkeypatch=monkeypatch)
+    assert (one.verdict, one.effects[0].low, one.effects[0].seeds) == ("undecided", None, 1)
+
+
+def test_the_seeds_that_would_decide_do(monkeypatch):
+    """Normal scores whose mean and variance are exact: with the seeds asked for, the interval is clear of the bound."""
+
+    def exact(n):
+        quantiles = stats.norm.ppf((np.arange(n) + 0.5) / n)
+        return (1 + 2 * quantiles / quantiles.std(ddof=1)).tolist()
+
+    contrast = Contrast(says="", of="x", above=0)
+    before = judged(Measured({"x": exact(12)}), contrast, monkeypatch=monkeypatch).effects[0]
+    assert before.finding == "undecided"
+    assert before.needs > 12
+    assert judged(Measured({"x": exact(before.needs)}), contrast, monkeypatch=monkeypatch).effects[0].finding == "holds"
+    few = judged(Measured({"x": exact(before.needs - 8)}), contrast, monkeypatch=monkeypatch).effects[0]
+    assert few.finding == "undecided"
+
+
+def test_a_true_bound_is_missed_as_rarely_as_the_level_says(monkeypatch):
+    """10 rows of 3 seeds, the mean of the first on the bound itself: 12 claims together may err in 5%."""
+    monkeypatch.setattr(verdict, "DRAWS", 20_000)
+    monkeypatch.setattr(verdict, "level", lambda: 0.05)
+    rng, wrong = np.random.default_rng(4), 0
+    contrast = Contrast(says="", of=Score(row="0"), minus=Score(row="1"), above=0)
+    for _ in range(200):
+        rows = {str(i): rng.normal(0, 1, size=3).tolist() for i in range(10)}
+        one = judged(Measured(scores={COLUMN: rows}), contrast, monkeypatch=monkeypatch)
+        wrong += one.effects[0].finding != "undecided"
+    assert wrong <= 20  # of 10 expected; more has a chance of .001
