@@ -234,6 +234,57 @@ class Aggregate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """One architecture at one size of a ladder."""
+
+    track: str
+    compute: float
+    """Training FLOPs."""
+    loss: float
+    """The mean over seeds."""
+    multiplier: tuple[float, float, float] | None = None
+    """The compute that the reference needs for this loss, over this compute, with its 90% interval; above 1 the row
+    saves compute, and infinity is more than any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """One architecture on a ladder, by L(C) = E + A C^−a."""
+
+    architecture: str
+    rungs: list[Rung]
+    floor: float
+    """E, which no compute gets below."""
+    exponent: float
+    """a."""
+    predicted: tuple[float, float, float] | None
+    """What the other rungs say of the last one's loss, with its 90% interval; None where they are too few."""
+    beyond: tuple[float, float, float] | None
+    """The multiplier at a rung that is as far above the last as that is above the one before it."""
+
+    @property
+    def foreseen(self) -> bool | None:
+        """Whether the last rung is within its interval."""
+        return None if self.predicted is None else self.predicted[1] <= self.rungs[-1].loss <= self.predicted[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """One task at sizes that grow together with their tokens: what each architecture makes of more compute."""
+
+    task: str
+    metric: str
+    reference: str
+    """The row that the suite names, or the best on the last rung."""
+    rows: list[Climb]
+    """Best on the last rung first."""
+    crossings: list[tuple[str, str, float]]
+    """Two architectures and the compute at which their curves cross, from the first rung to one beyond the last."""
+    left_out: list[str]
+    """Architectures that lack a rung."""
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """Every task of a suite, in every track."""
 
@@ -243,6 +294,8 @@ class Board:
     notes: list[str]
     contrasts: list[Contrast] = field(default_factory=list)
     """One for each task with several tracks."""
+    ladders: list[Ladder] = field(default_factory=list)
+    """One for each task whose tracks are sizes that grow together with their tokens."""
     across: list[Aggregate] = field(default_factory=list)
     """One for each track: what holds over its tasks."""
     defaults: dict[str, list[str]] = field(default_factory=dict)

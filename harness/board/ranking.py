@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import stats
 from harness.board import aggregate, notes, questions
+from harness.board.ladder import ladders
 from harness.board.model import Baseline, Board, TaskBoard
 from harness.board.tracks import contrasts
 from harness.records.files import to_json
@@ -80,6 +81,7 @@ def make(
         tasks=tasks + ranked(asked, {}),
         notes=notes.general(trained, trials) + ([] if small else [notes.left_out(pairs, MOST_PAIRS, draws)]),
         contrasts=contrasts(tasks),
+        ladders=ladders(tasks, trained, reference),
         across=aggregate.make(tasks, trained, reference, targets, all_pairs=small),
         defaults=notes.defaults(trained),
     )

@@ -12,7 +12,8 @@ def sections(board: model.Board) -> list[Section]:
     """Every section of a board."""
     tasks = [_task(task) for task in board.tasks]
     contrasts = [_contrast(contrast) for contrast in board.contrasts]
-    return tasks + contrasts + [section for across in board.across for section in _aggregate(across)]
+    climbs = [_ladder(ladder) for ladder in board.ladders]
+    return tasks + contrasts + climbs + [section for across in board.across for section in _aggregate(across)]
 
 
 def _task(board: model.TaskBoard) -> Section:
@@ -77,6 +78,38 @@ def _contrast(contrast: model.Contrast) -> Section:
     title, about = f"{contrast.task} by what is held equal", "ranks an architecture may hold in each track"
     rows = lines(columns, contrast.places.items())
     return Section(contrast, title, about, columns, rows, [*map(Note, tracks.notes(contrast))])
+
+
+def _ladder(ladder: model.Ladder) -> Section:
+    """One row for each architecture, one column for each rung, where it is compared with the reference."""
+
+    def at(i: int) -> Column:
+        return Column(f"× at {ladder.rows[0].rungs[i].track}", lambda row: _times_compute(row.rungs[i].multiplier))
+
+    saved = "compute the reference needs for the same loss, over what this row used; 90% interval"
+    columns = [
+        NAME,
+        Column("floor", lambda row: cell(row.floor), "E of L(C) = E + A C^−a"),
+        Column("exponent", lambda row: cell(row.exponent), "a"),
+        Column("last rung, predicted", lambda row: Cell(_span(row.predicted)), "from the other rungs; 90% interval"),
+        Column("last rung", lambda row: cell(row.rungs[-1].loss), "its mean over seeds"),
+        *map(at, range(len(ladder.rows[0].rungs))),
+        Column("× one rung on", lambda row: _times_compute(row.beyond), saved),
+    ]
+    said = [f"× is the {saved}; the reference is {ladder.reference}"]
+    said += [f"{a} and {b} cross at {human(C, 'FLOP')}" for a, b, C in ladder.crossings]
+    said += [f"not fitted: {name} lacks a rung" for name in ladder.left_out]
+    return Section(
+        ladder, f"{ladder.task} by compute", ladder.metric, columns, lines(columns, ladder.rows), [*map(Note, said)]
+    )
+
+
+def _span(found: tuple[float, float, float] | None, digits: int = 3) -> str:
+    return NONE if found is None else "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*found, d=digits)
+
+
+def _times_compute(found: tuple[float, float, float] | None) -> Cell:
+    return Cell(_span(found, 2), found and found[0])
 
 
 def _aggregate(found: model.Aggregate) -> list[Section]:

@@ -2,12 +2,12 @@
 
     L(C) = E + A C^{−a}
 
-is fitted to the losses of a ladder, whose rungs are models of growing size trained on tokens in proportion: least squares
-with Huber's loss on log L (Hoffmann et al. 2022, arXiv:2203.15556, section 3.3). On such a ladder parameters N and tokens
-D grow together, so their terms A/N^α and B/D^β cannot be told apart; C, the training FLOPs, stands for both.
+is fitted to the losses of a ladder, whose rungs are models of growing size trained on tokens in proportion: Huber's
+loss on log L (Hoffmann et al. 2022, arXiv:2203.15556, section 3.3). On such a ladder parameters N and tokens D grow
+together, so their terms A/N^α and B/D^β cannot be told apart; C, the training FLOPs, stands for both.
 
 Intervals are of a parametric bootstrap: the losses of every rung are drawn anew about what was fitted, with the scatter
-that all rungs of the row have about it, and fitted again.
+that all rungs have about it, and fitted again.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Fit:
 
     law: Law
     resampled: list[Law]
+    scatter: float
+    """Of log losses about the law, from run to run."""
 
     def interval(self, values: Sequence[float]) -> tuple[float, float]:
         """The middle `LEVEL` of what was computed for each resampled law; infinite ends stay so."""
@@ -64,9 +66,11 @@ class Fit:
         cut = (1 - LEVEL) / 2 * (len(ordered) - 1)
         return float(ordered[math.floor(cut)]), float(ordered[math.ceil(len(ordered) - 1 - cut)])
 
-    def predicted(self, compute: float) -> tuple[float, float, float]:
-        """The loss at a compute, and its interval, to which the scatter of a mean over seeds is to be added."""
-        return self.law.loss(compute), *self.interval([law.loss(compute) for law in self.resampled])
+    def predicted(self, compute: float, seeds: int, seed: int = SEED) -> tuple[float, float, float]:
+        """The mean loss that this many seeds will have at a compute, and its interval."""
+        noise = np.random.default_rng(seed).normal(size=len(self.resampled)) * self.scatter / math.sqrt(seeds)
+        means = [law.loss(compute) * math.exp(e) for law, e in zip(self.resampled, noise, strict=True)]
+        return self.law.loss(compute), *self.interval(means)
 
 
 def fit(compute: Sequence[float], losses: Sequence[Sequence[float]], seed: int = SEED) -> Fit:
@@ -90,7 +94,7 @@ def fit(compute: Sequence[float], losses: Sequence[Sequence[float]], seed: int =
     draws = [fitted + scatter * rng.normal(size=len(x)) for _ in range(DRAWS)]
     again = [_minimum(x, draw, (best.x[0], best.x[2])) for draw in draws]
     C0 = math.exp(center)
-    return Fit(_law(best.x, C0), [_law(found.x, C0) for found in again])
+    return Fit(_law(best.x, C0), [_law(found.x, C0) for found in again], scatter)
 
 
 def _law(found: Floats, C0: float) -> Law:
@@ -116,15 +120,10 @@ def _minimum(x: Floats, log_L: Floats, start: tuple[float, float]) -> optimize.O
         share = special.expit(log_A - math.exp(log_a) * x - log_E)  # of A C^{−a} in L
         return np.stack([1 - share, share, -share * math.exp(log_a) * x], axis=1)
 
-    return optimize.least_squares(
-        lambda parameters: _log_loss(parameters, x) - log_L,
-        first,
-        slopes,
-        bounds=bounds,
-        loss="huber",
-        f_scale=DELTA,
-        max_nfev=100,
-    )
+    def errors(parameters: Floats) -> Floats:
+        return _log_loss(parameters, x) - log_L
+
+    return optimize.least_squares(errors, first, slopes, bounds=bounds, loss="huber", f_scale=DELTA, max_nfev=100)
 
 
 def multiplier(row: Fit, reference: Fit, compute: float) -> tuple[float, float, float]:

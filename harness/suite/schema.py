@@ -23,7 +23,7 @@ from harness.records.seeds import SeedRule
 from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
 from harness.suite.seeds import Seeds, SeedsOrRule
 from harness.suite.strict import Strict
-from harness.units import Count, Duration, Fraction, Number, Quantity
+from harness.units import Count, Duration, Fraction, Number, Quantity, human
 from zoo.registry import nearest
 from zoo.types import Schedule
 
@@ -115,6 +115,25 @@ class Track(Strict):
     """Options for every architecture that has them, over the suite's and the task's: `width`, if nothing is matched."""
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
     """The tasks that are played in it, by label; None for all."""
+
+
+class Scaling(Strict):
+    """A ladder of sizes that grow together with their tokens: a track for each, called by its parameters."""
+
+    params: Annotated[list[Count], Field(min_length=2)]
+    tokens_per_param: Number = 20.0
+    tolerance: Fraction = 0.05
+
+    def tracks(self) -> dict[str, Track]:
+        """The tracks, as if they had been written one by one."""
+        made = {}
+        for params in self.params:
+            match = Match(params=params, tolerance=self.tolerance)
+            stop = Stop(tokens=round(self.tokens_per_param * params))
+            made[human(params)] = Track(match=match, stop=stop)
+        if len(made) < len(self.params):
+            raise ValueError("params repeat")
+        return made
 
 
 class Train(Strict):
@@ -348,6 +367,8 @@ class Suite(Strict):
     budget: Budget = Budget()
     tracks: dict[str, Track] = {}
     """By name; without any, every task is played once, under `budget`."""
+    scaling: Scaling | None = None
+    """In place of `tracks`: sizes that grow together with their tokens."""
     tuning: Tuning | None = None
     seeds: SeedsOrRule = [0, 1, 2]
     """The same for every row, or a rule that adds them."""
@@ -365,6 +386,15 @@ class Suite(Strict):
     """The row, by label, that normalised scores and times to target are measured by; it changes no run."""
     targets: dict[str, Number] = {}
     """Scores on `valid` to be reached, by task label; it changes no run."""
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Suite:
+        if self.scaling is not None:
+            made = self.scaling.tracks()
+            if self.tracks and self.tracks != made:
+                raise ValueError("give tracks or scaling, not both")
+            object.__setattr__(self, "tracks", made)  # what is made of a key is no change of what was read
+        return self
 
     @field_validator("tracks")
     @classmethod
