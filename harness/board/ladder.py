@@ -60,7 +60,7 @@ def _ladder(boards: Sequence[TaskBoard], tracks: Sequence[str], reference: str) 
 
 
 def _climb(name: str, rows: Sequence[Row], tracks: Sequence[str], fits: Mapping[str, Fit], reference: str) -> Climb:
-    compute = [row.flops or 0.0 for row in rows]
+    compute = _compute(rows)
     own, other = fits[name], fits[reference]
 
     def saved(C: float) -> tuple[float, float, float] | None:
@@ -71,20 +71,24 @@ def _climb(name: str, rows: Sequence[Row], tracks: Sequence[str], fits: Mapping[
     return Climb(name, rungs, own.law.E, own.law.a, predicted, saved(_beyond(rows)))
 
 
+def _compute(rows: Sequence[Row]) -> list[float]:
+    return [row.flops or 0.0 for row in rows]
+
+
 def _fit(rows: Sequence[Row], seed: int) -> Fit:
-    return fit([row.flops or 0.0 for row in rows], [[*row.by_seed.values()] for row in rows], seed)
+    return fit(_compute(rows), [[*row.by_seed.values()] for row in rows], seed)
 
 
 def _beyond(rows: Sequence[Row]) -> float:
     """The compute one rung after the last."""
-    before, last = (row.flops or 0.0 for row in rows[-2:])
+    before, last = _compute(rows[-2:])
     return last**2 / before
 
 
 def _crossings(rows: Mapping[str, Sequence[Row]], fits: Mapping[str, Fit]) -> list[tuple[str, str, float]]:
     found = []
     for one, other in combinations(fits, 2):
-        low = min(row.flops or 0.0 for name in (one, other) for row in rows[name])
+        low = min(_compute([*rows[one], *rows[other]]))
         high = max(_beyond(rows[one]), _beyond(rows[other]))
         if C := crossing(fits[one].law, fits[other].law, low, high):
             found.append((one, other, C))
