@@ -105,10 +105,16 @@ def untrained(subject: Subject) -> Gate:
 
 
 def _renewed(subject: Subject) -> Iterator[Model]:
-    """The trained model with new parameters: all; all but those that started at one value; these drawn, twice."""
-    fresh = dict(subject.built(subject.draw.getrandbits(32)).named_parameters())
+    """The trained model with new parameters: all; all but those that started at one value; these drawn, and negated.
+
+    Drawn numbers are one at least in magnitude, of either sign: a gate may open to one side, and only when it is wide.
+    """
     chance = subject.generator()
-    for even in ("new", "trained", "drawn", "drawn"):
+    fresh = {name: p.detach() for name, p in subject.built(subject.draw.getrandbits(32)).named_parameters()}
+    even = {name: torch.randn(p.shape, generator=chance) for name, p in fresh.items() if _even(p)}
+    drawn = {name: value + value.sign() for name, value in even.items()}
+    apart = {name: p for name, p in fresh.items() if name not in even}
+    for new in (fresh, apart, apart | drawn, apart | {name: -value for name, value in drawn.items()}):
         try:
             model = copy.deepcopy(subject.model).eval()
         except Exception:  # tensors inside a graph cannot be copied; the new models are judged alone
@@ -116,13 +122,13 @@ def _renewed(subject: Subject) -> Iterator[Model]:
         own = dict(model.named_parameters())
         if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in fresh.items()}:
             return
-        for name, parameter in fresh.items():
-            started_even = bool((parameter - parameter.mean()).abs().max() <= EVEN)
-            if even == "drawn" and started_even:
-                own[name].data.copy_(torch.randn(parameter.shape, generator=chance))
-            elif even != "trained" or not started_even:
-                own[name].data.copy_(parameter.data)
+        for name, value in new.items():
+            own[name].data.copy_(value)
         yield model
+
+
+def _even(parameter: Tensor) -> bool:
+    return bool((parameter - parameter.mean()).abs().max() <= EVEN)
 
 
 def _knows(found: Answers, outputs: int) -> Gate:
