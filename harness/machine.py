@@ -11,6 +11,7 @@ import platform
 import re
 import time
 import weakref
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,17 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with so many threads of torch, at most one per core; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count or before, os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def warm_up(device: torch.device) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import zoo
+from harness import machine
 from zoo.architectures.linear_transformer import LinearAttention
 from zoo.figures.figure import graph_of, marks
 
@@ -126,17 +127,13 @@ def parallel(seed: int) -> dict[str, float]:
 
     The exponent is the slope of log time between 1,024 and 4,096 steps; a time is the least of five.
     """
-    threads, measured = torch.get_num_threads(), {}
-    try:
-        times = {}
-        for count, words in ((1, "one thread"), (threads, "all threads")):
-            torch.set_num_threads(count)
+    times, measured = {}, {}
+    for count, words in ((1, "one thread"), (None, "all threads")):
+        with machine.threads(count):
             for name in ("lstm", "pre_ln", "mamba2"):
                 times[name, words] = _step_time(name, 4096, seed)
             exponent = math.log(times["lstm", words] / _step_time("lstm", 1024, seed)) / math.log(4)
             measured[f"lstm, exponent of length, {words}"] = exponent
-    finally:
-        torch.set_num_threads(threads)
     for name in ("lstm", "pre_ln", "mamba2"):
         measured[f"{name}, gain of all threads"] = times[name, "one thread"] / times[name, "all threads"]
     return measured

@@ -42,20 +42,15 @@ def run_checks(names: tuple[str, ...]) -> list[Row]:
         UserError: a name is unknown, or both an architecture's and a task's.
     """
     kinds = {name: kind_of(name) for name in names}
-    import torch
-
     import tasks.checks
     import zoo.checks
+    from harness import machine
 
     run = {"architecture": zoo.checks.run, "task": tasks.checks.run}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are tiny: more threads would wait for each other
-    try:
+    with machine.threads(1):  # the models are tiny: more threads would wait for each other
         return [
             {kind: name, **dataclasses.asdict(result)} for name, kind in kinds.items() for result in run[kind](name)
         ]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def kind_of(name: str) -> str:

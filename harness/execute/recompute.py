@@ -49,6 +49,9 @@ LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
 """How far scores of kept weights may lie from the record's, relative: rounding, by machine, may turn a few answers."""
+ROUNDED, APART = 3, 10
+"""Runs whose first parameters are rounded otherwise, and how many times as far as the farthest of them a loss may lie:
+at a high rate 30 steps turn a difference of 1e-8, as between one thread and two, into one of 1e-3."""
 
 
 class Recompute:
@@ -87,21 +90,25 @@ class Recompute:
             self.left_out[why] += 1
             return
         try:
-            task = self._task(spec)
-            if _too_large(record, task):
-                self.left_out["too large to be made here"] += 1
-                return
-            found = [*self._data(record, task), *self._model(record, task)]
-            yield from found
-            ended = not found and (yield from self._start(record, task))
-            weighed = yield from self._weights(record, task, folder)
-            if record.metrics.valid and not (found or ended or weighed):
-                self.left_out["scores without weights, of runs too long to be trained anew; see --rerun"] += 1
-            yield from self._baselines(record, task, folder)
+            with machine.threads(record.provenance.threads):
+                yield from self._made(record, folder)
         except DataError as error:
             self.left_out[str(error)] += 1
         except Exception as error:  # whatever the options of somebody else's record lead to
             yield "record", f"cannot be made here: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+    def _made(self, record: Record, folder: Path | None) -> Iterator[Problem]:
+        task = self._task(record.spec)
+        if _too_large(record, task):
+            self.left_out["too large to be made here"] += 1
+            return
+        found = [*self._data(record, task), *self._model(record, task)]
+        yield from found
+        ended = not found and (yield from self._start(record, task))
+        weighed = yield from self._weights(record, task, folder)
+        if record.metrics.valid and not (found or ended or weighed):
+            self.left_out["scores without weights, of runs too long to be trained anew; see --rerun"] += 1
+        yield from self._baselines(record, task, folder)
 
     def _task(self, spec: RunSpec) -> Task:
         key = json.dumps([spec.task, spec.task_options], sort_keys=True)
@@ -204,6 +211,10 @@ class Recompute:
             if point := due.get(run.used.steps):
                 mean = sum(since) / len(since)
                 if point.loss is None or not math.isclose(mean, point.loss, rel_tol=near):
+                    used = run.used.steps
+                    if point.loss and abs(mean - point.loss) <= self._apart(record, task, size, used, len(since)):
+                        self.left_out["first steps at a rate so high that rounding decides what they lose"] += 1
+                        return False
                     yield "curve", f"loses {mean:g} by step {point.steps} here, not {point.loss}"
                     return True
                 if other := self._other(run, record.spec, "valid", point.valid or {}):
@@ -219,6 +230,21 @@ class Recompute:
             if other := self._other(run, record.spec, split, record.metrics.on(split)):
                 yield "scores", other
         return True
+
+    def _apart(self, record: Record, task: Task, size: Size, steps: int, last: int) -> float:
+        """How far rounding alone may lead the mean loss of the last of these steps."""
+        found = []
+        for seed in range(ROUNDED + 1):
+            run, chance = self._begun(record, task, size), torch.Generator().manual_seed(seed)
+            for parameter in run.model.parameters() if seed else ():
+                signs = torch.randint(-1, 2, parameter.shape, generator=chance)
+                parameter.data.mul_(1 + torch.finfo(parameter.dtype).eps * signs)
+            try:
+                losses = [run.step() for _ in range(steps)]
+            except FloatingPointError:
+                return math.inf
+            found.append(sum(losses[-last:]) / last)
+        return APART * max(abs(loss - found[0]) for loss in found[1:])
 
     def _other(self, run: "_Begun", spec: RunSpec, split: Split, claimed: Scores) -> str:
         """The first of these scores that the model as it stands does not have; empty where it has all."""

@@ -158,6 +158,18 @@ def test_data_models_and_weights_are_made_anew(store, record):
         assert deeper.left_out == {"plug-ins that were not given: x.py": 1}
 
 
+def test_a_loss_that_rounding_decides_is_no_contradiction(tmp_path):
+    """At a rate of 3 the last bit of the first parameters decides what the tenth step loses, not the second."""
+    store, spec = Store("tiny", tmp_path), make_spec("lstm", options={"depth": 1, "width": 8}, train={"lr": 3.0})
+    store.write(do(spec, store.run_folder(spec.run_id)))
+    wild = store.records()[0]
+    for step, found, left_out in ((2, ["curve"], 0), (10, [], 1)):
+        curve = [point.replace(loss=point.loss * (1.01 if point.steps == step else 1)) for point in wild.curve]
+        with Recompute() as deeper:
+            assert [what for what, _ in deeper(wild.replace(curve=curve), None)] == found
+            assert sum(count for why, count in deeper.left_out.items() if "rounding" in why) == left_out
+
+
 def test_baselines_are_made_anew(store, record):
     key = baseline_key(record.spec.task_label, record.data.fingerprint, record.spec.evaluate.test)
     task, folder = record.spec.build_task(), store.run_folder(record.run_id)
