@@ -123,6 +123,7 @@ def run_suite(
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
+        score_baselines(loaded, store, console)  # first, as a run that is stopped is published too
         for tries, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), store):
             ran += _execute(tries, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
@@ -136,7 +137,6 @@ def run_suite(
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
             console.print(_nothing_to_do(len(done) + count(loaded), [*tries, *done], store), markup=False)
-        score_baselines(loaded, store, console)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 

@@ -278,6 +278,7 @@ def test_a_run_that_loses_its_parent_leaves_no_orphan_and_goes_on_later(how, run
             if child.is_running():
                 child.kill()
     assert not list(tmp_path.glob("tiny/*/record.json"))
+    assert (tmp_path / "tiny" / "baselines.json").is_file()
     (record,) = run(1, **LONG).records
     assert (record.status, record.budget.used.steps) == ("ok", 60)
     assert len(record.segments) == 2
