@@ -29,16 +29,28 @@ class Score(Strict):
         return " · ".join(filter(None, (self.row, self.task, self.track, self.metric)))
 
 
-Quantity: TypeAlias = "str | Score"
-"""What an experiment measures under a name, or a score."""
+class Share(Strict):
+    """The part of the variance of mean scores over a suite's rows, tasks and tracks that one of the three explains.
+
+    It is η² of an analysis of variance of balanced cells: the sum of squares of that factor by the total one.
+    """
+
+    share: Literal["row", "task", "track"]
+
+    def __str__(self) -> str:
+        return f"share of the variance by {self.share}"
+
+
+Quantity: TypeAlias = "str | Score | Share"
+"""What an experiment measures under a name, a score, or a share of the variance of scores."""
 
 
 class Contrast(Strict):
     """A quantity, or the difference of two, and where the interval of its mean must lie."""
 
     says: str
-    of: str | Score
-    minus: str | Score | None = None
+    of: str | Score | Share
+    minus: str | Score | Share | None = None
     above: float | None = None
     below: float | None = None
     within: tuple[float, float] | None = None

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.claims.plan import Claim, Quantity, Scale, Score, claims
+import numpy as np
+from jaxtyping import Float
+
+from harness.claims.plan import Claim, Scale, Score, claims
 from harness.errors import UserError
 from harness.records.files import read_json, to_json, write_atomic
 from harness.records.record import Record
@@ -45,7 +48,7 @@ class Measured:
     made: list[str] = field(default_factory=list)
     """With which commits, on which hardware."""
 
-    def rows(self, quantity: Quantity) -> tuple[list[float], list[list[float]]]:
+    def rows(self, quantity: str | Score) -> tuple[list[float], list[list[float]]]:
         """The values of a quantity, and those of the rows beside it, which tell of its scatter.
 
         Raises:
@@ -58,6 +61,18 @@ class Measured:
             raise UserError(f"{quantity} is one of {len(columns)}: say the task, the track and the metric")
         others = dict(self.scores[columns[0]]) if columns else {}
         return others.pop(quantity.row, []), [*others.values()]
+
+    def cells(self) -> Float[np.ndarray, "rows tasks tracks seeds"]:
+        """The scores that tasks are ranked by; NaN where a cell has fewer seeds than another, or none."""
+        ranked = {(column.task, column.track): own for column, own in self.scores.items() if column.primary}
+        rows = {row: None for own in ranked.values() for row in own}
+        names, tasks, tracks = [*rows], [*dict.fromkeys(t for t, _ in ranked)], [*dict.fromkeys(t for _, t in ranked)]
+        seeds = max((len(scores) for own in ranked.values() for scores in own.values()), default=0)
+        cells = np.full((len(names), len(tasks), len(tracks), seeds), np.nan)
+        for (task, track), own in ranked.items():
+            for row, scores in own.items():
+                cells[names.index(row), tasks.index(task), tracks.index(track), : len(scores)] = scores
+        return cells
 
 
 def _fits(score: Score, column: Column) -> bool:

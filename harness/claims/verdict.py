@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias
 from zlib import crc32
 
 import numpy as np
+from jaxtyping import Float
 from scipy import special
 
-from harness.claims.plan import Claim, Contrast, Quantity, claims
+from harness.claims.plan import Claim, Contrast, Quantity, Share, claims
 from harness.claims.quantities import Measured
 from harness.stats.judge import LEVEL, Floats, errors_of_means
 
@@ -97,6 +98,8 @@ def _effect(contrast: Contrast, measured: Measured) -> Effect:
 
 def _known(quantity: Quantity, measured: Measured) -> tuple[float, int, Floats]:
     """The mean of a quantity, over how many seeds, and draws of the error of that mean."""
+    if isinstance(quantity, Share):
+        return _share(quantity, measured.cells())
     values, others = measured.rows(quantity)
     if len(values) < 2:
         return (values or [math.nan])[0], len(values), np.zeros(DRAWS)
@@ -106,6 +109,30 @@ def _known(quantity: Quantity, measured: Measured) -> tuple[float, int, Floats]:
         scores[i, : len(row)] = row
     errors = errors_of_means(scores, DRAWS, seed=crc32(str(quantity).encode()))
     return float(np.mean(values)), len(values), errors[:, 0]
+
+
+def _share(quantity: Share, cells: Float[np.ndarray, "rows tasks tracks seeds"]) -> tuple[float, int, Floats]:
+    """The same of a share; draws of the errors of all means are the same ones for each share, which depend on them."""
+    seeds = int((~np.isnan(cells)).sum(-1).min(initial=cells.shape[-1]))
+    if not cells.size or not seeds:
+        return math.nan, 0, np.zeros(DRAWS)
+    means = np.nanmean(cells, axis=-1)
+    if seeds == 1:
+        return float(explained(means, quantity)), 1, np.zeros(DRAWS)
+    tables = [
+        [errors_of_means(cells[:, i, j], DRAWS, seed=i * means.shape[2] + j) for j in range(means.shape[2])]
+        for i in range(means.shape[1])
+    ]
+    errors = np.moveaxis(np.array(tables), (2, 3), (0, 1))
+    mean = explained(means, quantity)
+    return float(mean), seeds, explained(means + errors, quantity) - mean
+
+
+def explained(means: Float[np.ndarray, "*draws rows tasks tracks"], quantity: Share) -> Float[np.ndarray, "*draws"]:
+    """The share of the variance of means that a factor explains."""
+    own = ("row", "task", "track").index(quantity.share) - 3
+    levels = means.mean(tuple({-3, -2, -1} - {own}))
+    return levels.var(-1) / means.var((-3, -2, -1))
 
 
 def _finding(low: float, high: float, bounds: tuple[float, float]) -> Finding:

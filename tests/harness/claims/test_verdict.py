@@ -1,11 +1,14 @@
 """Verdicts follow from intervals, and intervals are those of the methods one can look up."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from harness.claims import verdict
-from harness.claims.plan import Claim, Contrast, Score
+from harness.claims.plan import Claim, Contrast, Score, Share
 from harness.claims.quantities import Column, Measured
 from harness.claims.verdict import CLAIMS, judge_claim, level
 
@@ -113,3 +116,38 @@ def test_a_true_bound_is_missed_as_rarely_as_the_level_says(monkeypatch):
         one = judged(Measured(scores={COLUMN: rows}), contrast, monkeypatch=monkeypatch)
         wrong += one.effects[0].finding != "undecided"
     assert wrong <= 20  # of 10 expected; more has a chance of .001
+
+
+def test_shares_of_the_variance_are_those_of_an_analysis_of_variance(monkeypatch):
+    """Means as statsmodels has them, and the interval of a difference of two holds the true one."""
+    rng, factors = np.random.default_rng(5), ("row", "task", "track")
+    truth = 1.0 * np.arange(6)[:, None, None] + 3.0 * np.arange(2)[:, None] + np.array([0, 0.5, 2.0])
+    truth = truth + rng.normal(0, 0.3, truth.shape)
+    scores = truth[..., None] + rng.normal(0, 0.2, (*truth.shape, 3))
+    cells = pd.DataFrame(
+        [(*map(str, place), scores[place].mean()) for place in np.ndindex(truth.shape)], columns=[*factors, "score"]
+    )
+    squares = anova_lm(ols("score ~ row + task + track", cells).fit())["sum_sq"]
+    measured = Measured(
+        scores={
+            Column(str(j), str(k), "loss", primary=True): {str(i): scores[i, j, k].tolist() for i in range(6)}
+            for j, k in np.ndindex(2, 3)
+        }
+    )
+    contrasts = [Contrast(says="", of=Share(share=factor), above=0) for factor in factors]
+    shares = judged(measured, *contrasts, monkeypatch=monkeypatch).effects
+    assert [one.mean for one in shares] == pytest.approx([squares[factor] / squares.sum() for factor in factors])
+
+    first, second = (truth.mean(axes).var() / truth.var() for axes in ((0, 2), (0, 1)))
+    difference = Contrast(says="", of=Share(share="task"), minus=Share(share="track"), above=0)
+    (one,) = judged(measured, difference, monkeypatch=monkeypatch).effects
+    assert one.seeds == 3
+    assert one.low < first - second < one.high
+    assert one.high - one.low < 0.2
+
+
+def test_a_table_that_lacks_a_cell_has_no_shares(monkeypatch):
+    scores = {Column(task, "", "loss", primary=True): {"a": [1.0, 2.0], "b": [2.0, 2.5]} for task in "xy"}
+    del scores[Column("y", "", "loss", primary=True)]["b"]
+    one = judged(Measured(scores=scores), Contrast(says="", of=Share(share="row"), above=0), monkeypatch=monkeypatch)
+    assert one.verdict == "not measured"
