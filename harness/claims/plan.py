@@ -13,6 +13,8 @@ from harness.suite.strict import Strict
 from harness.suite.yaml_source import read
 
 Scale: TypeAlias = Literal["smoke", "small", "paper"]
+Factor: TypeAlias = Literal["row", "task", "track"]
+FACTORS: tuple[Factor, ...] = ("row", "task", "track")
 SCALES: tuple[Scale, ...] = ("smoke", "small", "paper")
 PLAN = Path(__file__).with_name("plan.yaml")
 
@@ -35,13 +37,13 @@ class Share(Strict):
     It is η² of an analysis of variance of balanced cells: the sum of squares of that factor by the total one.
     """
 
-    share: Literal["row", "task", "track"]
+    share: Factor
 
     def __str__(self) -> str:
         return f"share of the variance by {self.share}"
 
 
-Quantity: TypeAlias = "str | Score | Share"
+Quantity: TypeAlias = str | Score | Share
 """What an experiment measures under a name, a score, or a share of the variance of scores."""
 
 
@@ -49,8 +51,8 @@ class Contrast(Strict):
     """A quantity, or the difference of two, and where the interval of its mean must lie."""
 
     says: str
-    of: str | Score | Share
-    minus: str | Score | Share | None = None
+    of: Quantity
+    minus: Quantity | None = None
     above: float | None = None
     below: float | None = None
     within: tuple[float, float] | None = None

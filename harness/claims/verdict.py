@@ -9,7 +9,7 @@ fails where all of it lies outside. A claim is supported where all contrasts hol
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from zlib import crc32
@@ -18,12 +18,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from harness.claims.plan import Claim, Contrast, Quantity, Share, claims
+from harness.claims.plan import FACTORS, Claim, Contrast, Factor, Score, Share, claims
 from harness.claims.quantities import Measured
 from harness.stats.judge import LEVEL, Floats, errors_of_means
 
 Finding: TypeAlias = Literal["holds", "fails", "undecided", "not measured"]
 Verdict: TypeAlias = Literal["supported", "refuted", "depends", "undecided", "not measured"]
+Known: TypeAlias = tuple[float, int, Floats]
+"""The mean of a quantity, over how many seeds, and draws of the error of that mean."""
 DRAWS = 200_000
 """Of errors of means: an end of the interval is the one that some 500 of them are beyond."""
 CLAIMS = 12
@@ -66,7 +68,8 @@ def level() -> float:
 def judge_claim(name: str, measured: Measured) -> Judged:
     """The verdict on a claim."""
     claim = claims()[name]
-    effects = [_effect(contrast, measured) for contrast in claim.contrasts]
+    known = _known(claim, measured)
+    effects = [_effect(contrast, known) for contrast in claim.contrasts]
     return Judged(name, claim, _verdict([effect.finding for effect in effects]), effects, measured)
 
 
@@ -81,8 +84,8 @@ def _verdict(findings: Sequence[Finding]) -> Verdict:
     return "not measured" if "not measured" in found else "undecided"
 
 
-def _effect(contrast: Contrast, measured: Measured) -> Effect:
-    known = [_known(quantity, measured) for quantity in contrast.quantities]
+def _effect(contrast: Contrast, quantities: Mapping[str, Known]) -> Effect:
+    known = [quantities[str(quantity)] for quantity in contrast.quantities]
     if not all(seeds for _, seeds, _ in known):
         return Effect(contrast, "not measured")
     mean, n = known[0][0] - sum(mean for mean, *_ in known[1:]), min(seeds for _, seeds, _ in known)
@@ -96,10 +99,14 @@ def _effect(contrast: Contrast, measured: Measured) -> Effect:
     return Effect(contrast, finding, mean, low, high, n, needs)
 
 
-def _known(quantity: Quantity, measured: Measured) -> tuple[float, int, Floats]:
-    """The mean of a quantity, over how many seeds, and draws of the error of that mean."""
-    if isinstance(quantity, Share):
-        return _share(quantity, measured.cells())
+def _known(claim: Claim, measured: Measured) -> dict[str, Known]:
+    """Every quantity of a claim by its name, each drawn once; the shares from the same draws, on which all depend."""
+    wanted = {str(quantity): quantity for contrast in claim.contrasts for quantity in contrast.quantities}
+    known = {name: _score(one, measured) for name, one in wanted.items() if not isinstance(one, Share)}
+    return known if len(known) == len(wanted) else known | _shares(measured.cells())
+
+
+def _score(quantity: str | Score, measured: Measured) -> Known:
     values, others = measured.rows(quantity)
     if len(values) < 2:
         return (values or [math.nan])[0], len(values), np.zeros(DRAWS)
@@ -111,26 +118,27 @@ def _known(quantity: Quantity, measured: Measured) -> tuple[float, int, Floats]:
     return float(np.mean(values)), len(values), errors[:, 0]
 
 
-def _share(quantity: Share, cells: Float[np.ndarray, "rows tasks tracks seeds"]) -> tuple[float, int, Floats]:
-    """The same of a share; draws of the errors of all means are the same ones for each share, which depend on them."""
+def _shares(cells: Float[np.ndarray, "rows tasks tracks seeds"]) -> dict[str, Known]:
+    """Of the variance of means what each factor explains; nothing where a cell lacks scores."""
     seeds = int((~np.isnan(cells)).sum(-1).min(initial=cells.shape[-1]))
+    names = {factor: str(Share(share=factor)) for factor in FACTORS}
     if not cells.size or not seeds:
-        return math.nan, 0, np.zeros(DRAWS)
-    means = np.nanmean(cells, axis=-1)
-    if seeds == 1:
-        return float(explained(means, quantity)), 1, np.zeros(DRAWS)
-    tables = [
-        [errors_of_means(cells[:, i, j], DRAWS, seed=i * means.shape[2] + j) for j in range(means.shape[2])]
-        for i in range(means.shape[1])
-    ]
-    errors = np.moveaxis(np.array(tables), (2, 3), (0, 1))
-    mean = explained(means, quantity)
-    return float(mean), seeds, explained(means + errors, quantity) - mean
+        return {name: (math.nan, 0, np.zeros(DRAWS)) for name in names.values()}
+    means, errors = np.nanmean(cells, axis=-1), np.zeros((DRAWS, 1, 1, 1))
+    if seeds > 1:
+        _, tasks, tracks, _ = cells.shape
+        drawn = [[errors_of_means(cells[:, i, j], DRAWS, i * tracks + j) for j in range(tracks)] for i in range(tasks)]
+        errors = np.moveaxis(np.array(drawn), (2, 3), (0, 1))
+    found = {}
+    for factor, name in names.items():
+        mean = explained(means, factor)
+        found[name] = float(mean), seeds, explained(means + errors, factor) - mean
+    return found
 
 
-def explained(means: Float[np.ndarray, "*draws rows tasks tracks"], quantity: Share) -> Float[np.ndarray, "*draws"]:
+def explained(means: Float[np.ndarray, "*draws rows tasks tracks"], factor: Factor) -> Float[np.ndarray, "*draws"]:
     """The share of the variance of means that a factor explains."""
-    own = ("row", "task", "track").index(quantity.share) - 3
+    own = FACTORS.index(factor) - len(FACTORS)
     levels = means.mean(tuple({-3, -2, -1} - {own}))
     return levels.var(-1) / means.var((-3, -2, -1))
 

@@ -211,8 +211,8 @@ class Recompute:
             if point := due.get(run.used.steps):
                 mean = sum(since) / len(since)
                 if point.loss is None or not math.isclose(mean, point.loss, rel_tol=near):
-                    used = run.used.steps
-                    if point.loss and abs(mean - point.loss) <= self._apart(record, task, size, used, len(since)):
+                    steps, last = run.used.steps, len(since)
+                    if point.loss and abs(mean - point.loss) <= self._apart(record, task, size, steps, last, mean):
                         self.left_out["first steps at a rate so high that rounding decides what they lose"] += 1
                         return False
                     yield "curve", f"loses {mean:g} by step {point.steps} here, not {point.loss}"
@@ -231,20 +231,20 @@ class Recompute:
                 yield "scores", other
         return True
 
-    def _apart(self, record: Record, task: Task, size: Size, steps: int, last: int) -> float:
+    def _apart(self, record: Record, task: Task, size: Size, steps: int, last: int, mean: float) -> float:
         """How far rounding alone may lead the mean loss of the last of these steps."""
-        found = []
-        for seed in range(ROUNDED + 1):
+        farthest = 0.0
+        for seed in range(1, ROUNDED + 1):
             run, chance = self._begun(record, task, size), torch.Generator().manual_seed(seed)
-            for parameter in run.model.parameters() if seed else ():
+            for parameter in run.model.parameters():
                 signs = torch.randint(-1, 2, parameter.shape, generator=chance)
                 parameter.data.mul_(1 + torch.finfo(parameter.dtype).eps * signs)
             try:
                 losses = [run.step() for _ in range(steps)]
             except FloatingPointError:
                 return math.inf
-            found.append(sum(losses[-last:]) / last)
-        return APART * max(abs(loss - found[0]) for loss in found[1:])
+            farthest = max(farthest, abs(sum(losses[-last:]) / last - mean))
+        return APART * farthest
 
     def _other(self, run: "_Begun", spec: RunSpec, split: Split, claimed: Scores) -> str:
         """The first of these scores that the model as it stands does not have; empty where it has all."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from harness import machine
 from harness.commands import main
 
 TINY: dict[str, Any] = {
@@ -28,10 +28,8 @@ TINY: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Torch computes on one thread, as in a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with machine.threads(1):
+        yield
 
 
 @pytest.fixture
