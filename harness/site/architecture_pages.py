@@ -76,18 +76,19 @@ def _context(site: Site, name: str, known: dict[str, Any], lines: list[Line]) ->
         "equations": [Markup(to_mathml(line)) for line in equations(name)],
         "facts": [(title, value) for title, value in facts if value],
         "proofs": proofs if known["oracles"] else None,
-        "standing": _standing(lines),
+        "standing": _standing(site, lines),
         "boards": boards,
         "rivals": [(rival, f"../compare.html#a={name}&b={rival}") for rival in rivals] if lines else [],
     }
 
 
-def _standing(lines: list[Line]) -> str:
+def _standing(site: Site, lines: list[Line]) -> str:
     if not lines or lines[0].overall is None:
         return "It is ranked on too few tasks for an overall rank."
     place = lines[0].overall
     interval = f"{place.rank} (95% interval {ranks((place.rank_low, place.rank_high))})"
-    return f"Overall rank {interval}; it beats another architecture on a task with a chance of {place.wins:.0%}."
+    suite = f" on the suite {site.matrix.leading}" if site.matrix.leading else ""
+    return f"Overall rank{suite} {interval}; it beats another architecture on a task with a chance of {place.wins:.0%}."
 
 
 def _boards(lines: list[Line]) -> TableView:

@@ -10,7 +10,7 @@ from harness.board.model import Scale, TaskBoard
 from harness.site.suites import Suite
 from harness.site.views import slug
 from harness.stats.aggregate import normalised
-from harness.stats.overall import Overall, overall
+from harness.stats.overall import FEWEST, Overall, overall
 from harness.table.rows import Row
 
 REFERENCE = "pre_ln"
@@ -86,7 +86,7 @@ class Line:
     architecture: str
     """The registered name behind it."""
     overall: Overall | None
-    """None where it is on too few tasks."""
+    """None where it is on too few tasks of the leading suite."""
     compute: float | None
     """Training FLOPs over those of the reference, geometric mean over the boards that have both."""
     speed: float | None
@@ -98,6 +98,8 @@ class Line:
 class Matrix:
     """Everything published: lines by their overall rank, columns in the order of their suites."""
 
+    leading: str
+    """The suite whose boards make the overall rank; empty if all do."""
     columns: list[Column]
     lines: list[Line]
 
@@ -108,10 +110,16 @@ class Matrix:
 
 
 def matrix(suites: Sequence[Suite]) -> Matrix:
-    """Every architecture on every board of these suites."""
+    """Every architecture on every board of these suites, which come by their number of runs, most first.
+
+    The overall rank is over the boards of the first suite, where all rows have one size and one budget; over those of
+    all suites if it has too few tasks for an order of its own.
+    """
+    leading = suites[0].name if len({task.task for task in suites[0].board.tasks}) >= FEWEST else ""
     columns = [_column(suite, task) for suite in suites for task in suite.board.tasks]
     names = {record.spec.architecture_label: record.spec.architecture for suite in suites for record in suite.finals}
-    places = overall([(column.task.task, _scores(column.task)) for column in columns])
+    ranking = [column for column in columns if leading in ("", column.suite)]
+    places = overall([(column.task.task, _scores(column.task)) for column in ranking])
     rows = [{row.architecture: row for row in column.task.rows} for column in columns]
     lines = []
     for name, architecture in names.items():
@@ -120,7 +128,7 @@ def matrix(suites: Sequence[Suite]) -> Matrix:
         compute = _ratio([(row.flops, other.flops) for row, other in pairs])
         speed = _ratio([(row.tokens_per_s, other.tokens_per_s) for row, other in pairs])
         lines.append(Line(name, architecture, places.get(name), compute, speed, own))
-    return Matrix(columns, sorted(lines, key=_position))
+    return Matrix(leading, columns, sorted(lines, key=_position))
 
 
 def _column(suite: Suite, task: TaskBoard) -> Column:

@@ -50,6 +50,7 @@ def context(site: Site) -> dict[str, Any]:
         "runs": sum(len(suite.finals) for suite in site.suites),
         "gates": len(gates()),
         "fewest": min(FEWEST, len({column.task.task for column in columns})),
+        "leading": site.matrix.leading,
         "problems": site.problems,
         "presets": [{"key": key, "title": title} for key, (title, _) in PRESETS.items()],
         "families": sorted({line["family"] for line in lines} - {""}),

@@ -92,6 +92,7 @@ function matrix(DataTable) {
   if (!table) return;
   const made = new DataTable(table, {order: [], paging: false, info: false, autoWidth: false, layout: {topStart: null, topEnd: null, bottomStart: null, bottomEnd: null}, orderCellsTop: false});
   const fields = ["q", "family", "trait", "suite", "role", "track"].filter(name => form.elements[name]);
+  const first = Object.fromEntries(fields.map(name => [name, form.elements[name].value]));
   made.search.fixed("rows", (text, data, index) => {
     const row = made.row(index).node().dataset, value = name => form.elements[name] ? form.elements[name].value : "";
     const preset = state.get("preset") || "all";
@@ -102,17 +103,17 @@ function matrix(DataTable) {
   const heads = $$("th.task", table.tHead).map(head => ({...head.dataset, index: made.column(head).index()}));
   const apply = () => {
     for (const head of heads) {
-      const shown = ["suite", "role", "track"].every(key => !form.elements[key] || !form.elements[key].value || head[key] === form.elements[key].value);
+      const shown = ["suite", "role", "track"].every(key => !form.elements[key] || ["", "*", head[key]].includes(form.elements[key].value));
       if (made.column(head.index).visible() !== shown) made.column(head.index).visible(shown, false);
     }
     made.draw();
     // as many columns as fit; numbers only where they can be read
     const shown = heads.filter(head => made.column(head.index).visible()).length, room = table.closest(".wide").clientWidth;
-    const width = Math.max(14, Math.min(30, Math.floor((room - 304) / Math.max(1, shown))));
+    const width = Math.max(14, Math.min(44, Math.floor((room - 304) / Math.max(1, shown))));
     table.style.setProperty("--cell", `${width}px`);
-    remember(Object.fromEntries(fields.map(name => [name, form.elements[name].value])));
+    remember(Object.fromEntries(fields.map(name => [name, form.elements[name].value === first[name] ? "" : form.elements[name].value])));
   };
-  fields.forEach(name => { form.elements[name].value = state.get(name) || ""; form.elements[name].addEventListener("input", apply); });
+  fields.forEach(name => { form.elements[name].value = state.get(name) ?? first[name]; form.elements[name].addEventListener("input", apply); });
   const presets = $$("[data-preset]", form);
   const press = key => presets.forEach(button => button.setAttribute("aria-pressed", String(button.dataset.preset === key)));
   presets.forEach(button => button.addEventListener("click", () => {

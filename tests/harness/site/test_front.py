@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from harness.site import front
+from harness.site.suites import read_suites
 from harness.stats.overall import overall
 
 from .conftest import RESULTS
@@ -87,3 +89,19 @@ def test_who_is_on_few_tasks_has_no_place_and_twins_share_one():
     assert found["good"].wins == pytest.approx(found["twin"].wins)
     assert set(overall(boards[:3])) == {"good", "twin", "bad"}, "all of three tasks are enough"
     assert overall([]) == {}
+
+
+def test_the_order_is_that_of_the_largest_suite_if_it_has_enough_tasks(monkeypatch):
+    suites, _ = read_suites(["quick", "fair"], RESULTS)
+    every, alone = front.matrix(suites), front.matrix(suites[:1])
+    assert every.leading == alone.leading == ""
+    assert places(every) != places(alone)
+    monkeypatch.setattr(front, "FEWEST", len({task.task for task in suites[0].board.tasks}))
+    led = front.matrix(suites)
+    assert led.leading == suites[0].name
+    assert places(led) == places(alone)
+    assert led.columns == every.columns
+
+
+def places(found):
+    return {line.name: line.overall for line in found.lines if line.overall}
