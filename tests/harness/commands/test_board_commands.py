@@ -33,7 +33,7 @@ def test_plot_lists_chooses_and_writes(call, tmp_path):
 @pytest.mark.with_all
 def test_compare_over_every_suite(call):
     found = json.loads(call("compare", "rwkv4", "pre_ln", *RESULTS, "--json").stdout)
-    assert {"quick", "fair", "laptop"} <= {one["suite"] for one in found["tasks"]}
+    assert {"quick", "fair", "leaderboard"} <= {one["suite"] for one in found["tasks"]}
     one = json.loads(call("compare", "rwkv4", "pre_ln", "quick", *RESULTS, "--json").stdout)
     assert [task for task in found["tasks"] if task["suite"] == "quick"] == one["tasks"]
     assert "no row 'pre_lm' in any suite" in call("compare", "rwkv4", "pre_lm", *RESULTS, status=2).stderr
