@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,8 @@ def run(
     on: str = "here",
     address: str | None = None,
     cluster: Mapping[str, Any] | None = None,
+    tasks: Collection[str] = (),
+    tracks: Collection[str] = (),
 ) -> Results:
     """Run what a suite still lacks, and return its records.
 
@@ -75,13 +77,14 @@ def run(
         log: names of loggers, such as `("tensorboard",)`. trust: whether to import code that the suite
             names and that nobody has trusted so far. on: `here`, `ray` or `slurm`. address: of a Ray cluster.
         cluster: what Ray or submitit is told of each run, such as `{"num_gpus": 1}`.
+        tasks, tracks: the tables to fill now, by the names of tasks and tracks; all without.
 
     Raises:
         UserError: the suite is wrong, its data, the device, the cluster or a logger is not here.
         KeyboardInterrupt: after checkpoints were written; call again to go on.
     """
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "console": console}
-    options |= {"on": on, "address": address, "cluster": cluster}
+    options |= {"on": on, "address": address, "cluster": cluster, "tasks": tasks, "tracks": tracks}
     made = run_suite(
         load(suite, overrides, trust=trust, to_run=True),
         root=None if root is None else folder_of(root),

@@ -24,7 +24,10 @@ MOST_READ = 2_000
 @suite_options
 @trust_option
 @root_option
-@click.option("--task", "tasks", multiple=True, metavar="NAME,...", help="Without SUITE: the tasks.")
+@click.option(
+    "--task", "tasks", multiple=True, metavar="NAME,...", help="Only these tasks of SUITE; without SUITE: the tasks."
+)
+@click.option("--track", "tracks", multiple=True, metavar="NAME,...", help="Only these tracks of SUITE.")
 @click.option("--arch", "architectures", multiple=True, metavar="NAME,...", help="Without SUITE: the architectures.")
 @click.option("--seeds", type=click.IntRange(1, 100_000), help="Without SUITE: how many [default: 3].")
 @click.option("--params", metavar="COUNT", help="Without SUITE: parameters of each, such as 400k [default: as quick].")
@@ -53,6 +56,8 @@ def command(
     overrides: tuple[str, ...],
     trust: bool,
     root: Path | None,
+    tasks: tuple[str, ...],
+    tracks: tuple[str, ...],
     workers: int | None,
     threads: int | None,
     device: str | None,
@@ -68,16 +73,18 @@ def command(
     """Train what SUITE still lacks, then print its board.
 
     It ends with one sentence a table: who leads, and who ties. The same command resumes a suite that was interrupted,
-    and makes nothing twice; published runs count as made. Without SUITE, `zoobench run --task text --arch pre_ln,rwkv4`
-    compares these with the settings of quick.
+    and makes nothing twice; published runs count as made. A long suite may be made task by task, with --task. Without
+    SUITE, `zoobench run --task text --arch pre_ln,rwkv4` compares these with the settings of quick.
     """
     from harness.execute.runner import run_suite
 
-    loaded = _load(suite, overrides, trust, {key: value for key, value in adhoc.items() if value})
+    given = {key: value for key, value in adhoc.items() if value}
+    loaded = _load(suite, overrides, trust, given if suite else {**given, "tasks": tasks})
     screen = console(stderr=as_json)
     screen.quiet = quiet
     options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "log": log, "console": screen}
     options |= {"on": on, "address": address, "cluster": dict(map(_setting, cluster))}
+    options |= {"tasks": _names(tasks) if suite else (), "tracks": _names(tracks)}
     try:
         results = run_suite(loaded, root=root, ignore_published=ignore_published, **options)
     finally:
@@ -95,6 +102,10 @@ def command(
             screen.print("\nto read it in a browser: zoobench site site", highlight=False)
             click.echo("\n" + "\n".join(sentences(made)))
     sys.exit(0 if results.ok else 1)
+
+
+def _names(given: tuple[str, ...]) -> list[str]:
+    return [name.strip() for names in given for name in names.split(",")]
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -117,7 +128,7 @@ def _load(suite: str | None, overrides: tuple[str, ...], trust: bool, adhoc: dic
 
     if suite is not None:
         if adhoc:
-            given = {"tasks": "task", "architectures": "arch"}.get(name := next(iter(adhoc)), name)
+            given = {"architectures": "arch"}.get(name := next(iter(adhoc)), name)
             raise UserError(f"--{given} goes without SUITE; change a suite's own keys by --set KEY=VALUE")
         return load(suite, overrides, trust=trust, to_run=True)
     tasks, architectures = adhoc.pop("tasks", ()), adhoc.pop("architectures", ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -17,7 +17,7 @@ from harness.executors import named
 from harness.loggers import Followers, open_loggers
 from harness.plan.expand import expand
 from harness.plan.rounds import add_seeds
-from harness.plan.trials import Lookup, choose, count, lookup_in, trials
+from harness.plan.trials import Lookup, choose, lookup_in, trials
 from harness.records.mirror import mirror_of
 from harness.records.record import Error, Metrics, Record, damaged, empty_record
 from harness.records.spec import RunSpec
@@ -97,46 +97,50 @@ def run_suite(
     on: str = "here",
     address: str | None = None,
     cluster: Mapping[str, Any] | None = None,
+    tasks: Collection[str] = (),
+    tracks: Collection[str] = (),
 ) -> Ran:
     """Run what a loaded suite still lacks; see `harness.run`."""
     from harness import machine
 
     machine.choose(device or loaded.suite.device)
     store, console = Store(loaded.name, root, ignore_published=ignore_published), console or Console()
-    finals = expand(loaded)
+    finals, tables = expand(loaded), loaded.tables(tasks, tracks)
     folder = store.own_path()
     devices, mirror = loaded.suite.limits.devices, mirror_of(store.folder.parent)
     if mirror is not None and on != "here":
         raise UserError(f"on {on}, results lie in a folder that all nodes see", file=mirror.url)
     executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
     most = len(machine.cards()) // devices if on == "here" else 0
-    if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in finals):
+    if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in _of(tables, finals)):
         raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
     shared = _Shared(executor, threads, console, open_loggers(log, store, console))
     tries = trials(loaded, _lookup(store))
     tried = _records(tries, store)
     planned = [*tries, *add_seeds(loaded, choose(finals, tried), tried, store.read)[0]]
-    unmade = _missing(planned, store)
-    needed = planned if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
+    unmade = _missing(_of(tables, planned), store)
+    needed = _of(tables, planned) if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
     sizes = _sizes(needed, loaded) if needed else {}  # before anything is written
     with mirror.shared() if mirror else nullcontext(), shared.loggers:
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
-        score_baselines(loaded, store, console)  # first, as a run that is stopped is published too
-        for tries, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), store):
-            ran += _execute(tries, sizes, loaded, store, shared)
+        score_baselines(
+            loaded, store, console, {task for task, _ in tables}
+        )  # first, as a run that is stopped is published too
+        for unmade, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), store, tables):
+            ran += _execute(unmade, sizes, loaded, store, shared)
         tries = trials(loaded, _lookup(store))
         lost = {spec.cell for spec in _missing(tries, store)}
         known = [spec for spec in finals if spec.cell not in lost]
-        done, more = _make_finals(known, tries, sizes, loaded, store, shared)
+        done, more = _make_finals(known, tries, tables, sizes, loaded, store, shared)
         ran, unmade = ran + more, _missing(done, store)
         made = [spec for spec in done if spec not in unmade]
-        without = len(unmade) + len(finals) - len(known)
+        without = len(unmade) + len(_of(tables, finals)) - len(_of(tables, known))
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
-            console.print(_nothing_to_do(len(done) + count(loaded), [*tries, *done], store), markup=False)
+            console.print(_nothing_to_do([*_of(tables, tries), *done], store), markup=False)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
@@ -144,11 +148,16 @@ def run_suite(
     return Ran(loaded, store, made, ran, without)
 
 
-def _nothing_to_do(runs: int, specs: list[RunSpec], store: Store) -> str:
+def _of(tables: Collection[tuple[str, str]], specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """The runs that fill these tables."""
+    return [spec for spec in specs if (spec.task_label, spec.track) in tables]
+
+
+def _nothing_to_do(specs: list[RunSpec], store: Store) -> str:
     own = store.own_ids()
     theirs = sum(spec.run_id not in own for spec in specs)
     note = f", {theirs} of them published ones (--ignore-published makes them again)" if theirs else ""
-    return f"{store.folder}: all {runs} runs are finished{note}; nothing to do"
+    return f"{store.folder}: all {len(specs)} runs are finished{note}; nothing to do"
 
 
 def current(loaded: LoadedSuite, store: Store) -> list[Record]:
@@ -167,10 +176,16 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
 
 
 def _make_finals(
-    finals: list[RunSpec], tries: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, shared: _Shared
+    finals: list[RunSpec],
+    tries: list[RunSpec],
+    tables: Collection[tuple[str, str]],
+    sizes: Sizes,
+    loaded: LoadedSuite,
+    store: Store,
+    shared: _Shared,
 ) -> tuple[list[RunSpec], int]:
-    """Make these final runs with what their trials chose, and the seeds that are added; all of them, and how many were
-    made now."""
+    """Make these final runs with what their trials chose, and the seeds that are added, in these tables; all of them,
+    and how many were made now."""
     tried, ran = _records(tries, store), 0
     chosen = choose(finals, tried)
 
@@ -179,19 +194,19 @@ def _make_finals(
         store.describe(loaded.described([*tries, *specs]))
         return specs, why
 
-    for unmade, why in _rounds(decide, store):
+    for unmade, why in _rounds(decide, store, tables):
         for line in why:
             shared.console.print(line, highlight=False, markup=False)
         ran += _execute(unmade, sizes, loaded, store, shared)
-    return decide()[0], ran
+    return _of(tables, decide()[0]), ran
 
 
-def _rounds(decide: Callable[[], Decided], store: Store) -> Iterator[Decided]:
-    """Round after round, the runs that are decided and not made, over all cells and none twice; and why these."""
+def _rounds(decide: Callable[[], Decided], store: Store, tables: Collection[tuple[str, str]]) -> Iterator[Decided]:
+    """Round after round, the runs of these tables that are decided and not made, none twice; and why these."""
     begun = set[str]()
     while True:
         specs, why = decide()
-        unmade = [spec for spec in _missing(specs, store) if spec.run_id not in begun]
+        unmade = [spec for spec in _missing(_of(tables, specs), store) if spec.run_id not in begun]
         if not unmade:
             return
         yield unmade, why
@@ -292,10 +307,11 @@ def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
                 raise loaded.error(str(error), ("tasks", task.index)) from None
 
 
-def score_baselines(loaded: LoadedSuite, store: Store, console: Console) -> None:
-    """Score the baselines of every task once per fingerprint and number of test examples, two tasks at a time."""
+def score_baselines(loaded: LoadedSuite, store: Store, console: Console, labels: Collection[str]) -> None:
+    """Score the baselines of these tasks once per fingerprint and number of test examples, two tasks at a time."""
     found: dict[str, Any] = store.read_baselines()
-    lacking = {key: task for task in loaded.tasks if (key := _baseline_key(loaded, task)) not in found}
+    tasks = [task for task in loaded.tasks if task.label in labels]
+    lacking = {key: task for task in tasks if (key := _baseline_key(loaded, task)) not in found}
     if not lacking:
         return
     console.print(f"baselines of {', '.join(task.label for task in lacking.values())} …", highlight=False, markup=False)

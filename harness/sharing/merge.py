@@ -73,7 +73,7 @@ def merge(
         kept += [_kept(record, published[record.run_id]) for record in new if record not in taken]
         published |= {record.run_id: record for record in taken}
         listed.append(_contribution(one, kind, len(taken)))
-    score_baselines(loaded, store, console)
+    score_baselines(loaded, store, console, [task.label for task in loaded.tasks])
     publish_records(store, loaded.described(()), [*published.values()], listed)
     return Merged(store.folder, reviews, len(published) - before, kept)
 

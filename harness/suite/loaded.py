@@ -1,7 +1,7 @@
 """A suite that was loaded: as written, with its tasks as every run of them is to be, and where each key stands."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from harness.suite.schema import ArchitectureEntry, Suite, TaskEntry, Track
 from harness.suite.yaml_source import Path_, Source
 from tasks.base import Task
 from zoo import architectures
+from zoo.registry import nearest
 
 COMMON_TYPES: dict[str, Any] = {**architectures.COMMON, "width": int}
 """Options every architecture takes, `width` for suites that match nothing."""
@@ -70,6 +71,22 @@ class LoadedSuite:
         own = {name for name, _ in spec.plugins}
         return tuple(where for name, where in self.plugins if name in own)
 
+    def tables(self, tasks: Collection[str] = (), tracks: Collection[str] = ()) -> list[tuple[str, str]]:
+        """The tables that the suite fills, as (task, track): those of the named ones alone, if any are named.
+
+        Raises:
+            UserError: the suite has no such task or track.
+        """
+        every = [(task.label, track) for task in self.suite.tasks for track in self.suite.tracks_of(task)]
+        for option, named, known in (
+            ("--task", tasks, [task for task, _ in every]),
+            ("--track", tracks, [track for _, track in every if track]),
+        ):
+            for name in named:
+                if name not in known:
+                    raise UserError(f"{self.name} has none that is called {name!r}{nearest(name, known)}", key=option)
+        return [(task, track) for task, track in every if task in (tasks or [task]) and track in (tracks or [track])]
+
     def described(self, runs: Iterable[RunSpec]) -> dict[str, Any]:
         """What a board needs to know beside the records, the suite as written, and the ids of its runs."""
         suite = self.suite
@@ -77,7 +94,7 @@ class LoadedSuite:
         return {
             "suite": suite.suite,
             "about": suite.about,
-            "order": [[task.label, track] for task in suite.tasks for track in suite.tracks_of(task)],
+            "order": [list(table) for table in self.tables()],
             "reference": suite.reference or "",
             "targets": suite.targets,
             "only": {task.label: task.only for task in suite.tasks if task.only},

@@ -13,6 +13,7 @@ import pytest
 import harness
 from harness.board.report import board, publish
 from harness.commands.status import status
+from harness.errors import UserError
 from harness.gates.registry import gates
 from harness.plan.expand import expand
 from harness.plan.trials import trials
@@ -66,13 +67,14 @@ def run(suite, quiet, tmp_path):
     """Runs the tiny suite with some keys replaced; its results."""
     (tmp_path / "mine.py").write_text(PLUGIN)
 
-    def run(workers=2, ignore_published=False, **changes):
+    def run(workers=2, ignore_published=False, only=None, **changes):
         given = {
             "root": tmp_path,
             "workers": workers,
             "ignore_published": ignore_published,
             "console": quiet,
             "trust": True,
+            **(only or {}),
         }
         return harness.run(suite(**changes), **given)
 
@@ -175,6 +177,40 @@ def test_a_tuned_suite_tries_first_and_runs_with_what_each_cell_chose(run, suite
     assert sorted(row.status for row in rows) == ["damaged", "ok"]
     assert run(**tuned).ran == 1
     assert store.read(tried[0].run_id).metrics == tried[0].metrics
+
+
+@pytest.mark.slow
+def test_a_suite_is_made_table_by_table(run, suite, quiet, tmp_path):
+    """Two tasks in two tracks, tuned: what is named is made, and all of it in the end as if at once."""
+    mqar = {"length": 8, "pairs": 2, "vocab": 16}
+    keys = {
+        "architectures": ["lstm"],
+        "tasks": [{"mqar": mqar}, {"mqar": mqar, "as": "again"}],
+        "tracks": {"short": {"stop": {"steps": 2}}, "long": {"stop": {"steps": 4}}},
+        "tuning": {"lr": [1e-3, 1e-2], "budget": "50%"},
+        **UNJUDGED,
+    }
+    store, loaded = Store("tiny", tmp_path), load(suite(**keys))
+
+    def made():
+        return sorted((r.spec.task_label, r.spec.track, r.spec.kind) for r in store.records())
+
+    results = run(only={"tasks": ["again"], "tracks": ["long"]}, **keys)
+    one = [("again", "long", "final"), ("again", "long", "trial")]
+    assert (results.ran, results.ok, made()) == (4, True, [one[0]] * 2 + [one[1]] * 2)
+    assert {row["task_label"] for rows in store.read_baselines().values() for row in rows} == {"again"}
+    assert [task.title for task in results.board.tasks if task.ranked] == ["again · long"]
+    assert run(only={"tasks": ["again"], "tracks": ["long"]}, **keys).ran == 0
+    assert "all 4 runs are finished" in quiet.file.getvalue()
+    assert run(only={"tracks": ["long"]}, **keys).ran == 4
+    assert [task.title for task in board(str(suite(**keys)), root=tmp_path).tasks if task.ranked] == [
+        "mqar · long",
+        "again · long",
+    ]
+    assert run(**keys).ran == 8
+    assert len(made()) == len(expand(loaded)) + len(trials(loaded)) == 16
+    with pytest.raises(UserError, match="--track: tiny has none that is called 'lang'; did you mean 'long'"):
+        run(only={"tracks": ["lang"]}, **keys)
 
 
 @pytest.mark.slow
