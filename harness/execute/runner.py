@@ -74,9 +74,14 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _Call:
     """What all runs of one call share."""
 
+    loaded: LoadedSuite
+    store: Store
+    tables: Collection[tuple[str, str]]
+    """Which it fills, as (task, track)."""
+    sizes: Sizes
     executor: Executor
     threads: int
     """Of each run."""
@@ -112,35 +117,36 @@ def run_suite(
         raise UserError(f"on {on}, results lie in a folder that all nodes see", file=mirror.url)
     executor, threads = named(on, folder, workers, threads, address=address, options=cluster or {}, devices=devices)
     most = len(machine.cards()) // devices if on == "here" else 0
-    if 0 < most < executor.capacity and any(spec.stop and spec.stop.meter == "seconds" for spec in _of(tables, finals)):
+    timed = any(spec.stop and spec.stop.meter == "seconds" for spec in _within(tables, finals))
+    if 0 < most < executor.capacity and timed:
         raise UserError(f"runs that seconds end need GPUs of their own: at most {most} at a time", file="--workers")
-    shared = _Shared(executor, threads, console, open_loggers(log, store, console))
+    loggers = open_loggers(log, store, console)
     tries = trials(loaded, _lookup(store))
     tried = _records(tries, store)
     planned = [*tries, *add_seeds(loaded, choose(finals, tried), tried, store.read)[0]]
-    unmade = _missing(_of(tables, planned), store)
-    needed = _of(tables, planned) if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
+    unmade = _missing(_within(tables, planned), store)
+    needed = _within(tables, planned) if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
     sizes = _sizes(needed, loaded) if needed else {}  # before anything is written
-    with mirror.shared() if mirror else nullcontext(), shared.loggers:
+    call = _Call(loaded, store, tables, sizes, executor, threads, console, loggers)
+    with mirror.shared() if mirror else nullcontext(), loggers:
         ran = 0
         store.describe(loaded.described(planned))
         store.sweep()
-        score_baselines(
-            loaded, store, console, {task for task, _ in tables}
-        )  # first, as a run that is stopped is published too
-        for unmade, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), store, tables):
-            ran += _execute(unmade, sizes, loaded, store, shared)
+        labels = {task for task, _ in tables}
+        score_baselines(loaded, store, console, labels)  # first, as a run that is stopped is published too
+        for unmade, _ in _rounds(lambda: (trials(loaded, _lookup(store)), []), call):
+            ran += _execute(unmade, call)
         tries = trials(loaded, _lookup(store))
         lost = {spec.cell for spec in _missing(tries, store)}
         known = [spec for spec in finals if spec.cell not in lost]
-        done, more = _make_finals(known, tries, tables, sizes, loaded, store, shared)
+        done, more = _make_finals(known, tries, call)
         ran, unmade = ran + more, _missing(done, store)
         made = [spec for spec in done if spec not in unmade]
-        without = len(unmade) + len(_of(tables, finals)) - len(_of(tables, known))
+        without = len(unmade) + len(_within(tables, finals)) - len(_within(tables, known))
         if without:
             console.print(f"{without} run(s) were lost, not by their models' fault; the same command makes them")
         elif not ran:
-            console.print(_nothing_to_do([*_of(tables, tries), *done], store), markup=False)
+            console.print(_nothing_to_do([*_within(tables, tries), *done], store), markup=False)
         if loaded.suite.lm_eval is not None:
             from harness.lm_eval.evaluate_runs import evaluate_suite
 
@@ -148,7 +154,7 @@ def run_suite(
     return Ran(loaded, store, made, ran, without)
 
 
-def _of(tables: Collection[tuple[str, str]], specs: Iterable[RunSpec]) -> list[RunSpec]:
+def _within(tables: Collection[tuple[str, str]], specs: Iterable[RunSpec]) -> list[RunSpec]:
     """The runs that fill these tables."""
     return [spec for spec in specs if (spec.task_label, spec.track) in tables]
 
@@ -175,17 +181,10 @@ def current(loaded: LoadedSuite, store: Store) -> list[Record]:
     ]
 
 
-def _make_finals(
-    finals: list[RunSpec],
-    tries: list[RunSpec],
-    tables: Collection[tuple[str, str]],
-    sizes: Sizes,
-    loaded: LoadedSuite,
-    store: Store,
-    shared: _Shared,
-) -> tuple[list[RunSpec], int]:
-    """Make these final runs with what their trials chose, and the seeds that are added, in these tables; all of them,
-    and how many were made now."""
+def _make_finals(finals: list[RunSpec], tries: list[RunSpec], call: _Call) -> tuple[list[RunSpec], int]:
+    """Make these final runs with what their trials chose, and the seeds that are added, in the call's tables; all of
+    them, and how many were made now."""
+    loaded, store = call.loaded, call.store
     tried, ran = _records(tries, store), 0
     chosen = choose(finals, tried)
 
@@ -194,19 +193,19 @@ def _make_finals(
         store.describe(loaded.described([*tries, *specs]))
         return specs, why
 
-    for unmade, why in _rounds(decide, store, tables):
+    for unmade, why in _rounds(decide, call):
         for line in why:
-            shared.console.print(line, highlight=False, markup=False)
-        ran += _execute(unmade, sizes, loaded, store, shared)
-    return _of(tables, decide()[0]), ran
+            call.console.print(line, highlight=False, markup=False)
+        ran += _execute(unmade, call)
+    return _within(call.tables, decide()[0]), ran
 
 
-def _rounds(decide: Callable[[], Decided], store: Store, tables: Collection[tuple[str, str]]) -> Iterator[Decided]:
-    """Round after round, the runs of these tables that are decided and not made, none twice; and why these."""
+def _rounds(decide: Callable[[], Decided], call: _Call) -> Iterator[Decided]:
+    """Round after round, the runs of the call's tables that are decided and not made, none twice; and why these."""
     begun = set[str]()
     while True:
         specs, why = decide()
-        unmade = [spec for spec in _missing(_of(tables, specs), store) if spec.run_id not in begun]
+        unmade = [spec for spec in _missing(_within(call.tables, specs), call.store) if spec.run_id not in begun]
         if not unmade:
             return
         yield unmade, why
@@ -249,43 +248,44 @@ def _sizes(specs: list[RunSpec], loaded: LoadedSuite) -> Sizes:
     return sizes
 
 
-def _execute(specs: list[RunSpec], sizes: Sizes, loaded: LoadedSuite, store: Store, shared: _Shared) -> int:
+def _execute(specs: list[RunSpec], call: _Call) -> int:
     """Make these runs, all trials or all final; returns how many were made."""
     if not specs:
         return 0
     from harness.execute.progress import Live, key
     from harness.executors.pool import Pool
 
-    threads, console, jobs = shared.threads, shared.console, []
+    loaded, store, jobs = call.loaded, call.store, []
     for spec in specs:
-        size = sizes[spec.cell]
+        size = call.sizes[spec.cell]
         if isinstance(size, str):
             metrics = Metrics.of(loaded.task(spec.task_label).task)
             store.write(empty_record(spec, loaded.name, metrics, "unsupported", Error("Unsupported", size, "")))
         else:
             if store.made_here(spec.run_id) and not _sound(store, spec.run_id):  # a damaged trial, which is made again
                 store.own_path(spec.run_id, "record.json").unlink()
-            jobs.append(_job(spec, loaded, store, threads, size))
+            jobs.append(_job(spec, size, call))
     cannot = len(specs) - len(jobs)
     note = f", {cannot} unsupported" if cannot else ""
     noun = "trials" if specs[0].kind == "trial" else "runs"
-    most = min(shared.executor.capacity, len(jobs))
-    console.print(f"{len(jobs)} {noun} to do{note}; {most} at a time, {threads} thread(s) each", highlight=False)
-    display = Live({key(job.spec): job.weight for job in jobs}, console, shared.loggers.event)
+    said = f"{len(jobs)} {noun} to do{note}; {min(call.executor.capacity, len(jobs))} at a time"
+    call.console.print(f"{said}, {call.threads} thread(s) each", highlight=False)
+    display = Live({key(job.spec): job.weight for job in jobs}, call.console, call.loggers.event)
     with display.bars:
         limits = loaded.suite.limits
-        pool = Pool(shared.executor, limits.bounds, limits.retries, tell=display.event_of, say=display.say)
+        pool = Pool(call.executor, limits.bounds, limits.retries, tell=display.event_of, say=display.say)
         return len(specs) - len(pool.run(jobs))
 
 
-def _job(spec: RunSpec, loaded: LoadedSuite, store: Store, threads: int, size: Size | None) -> Job:
+def _job(spec: RunSpec, size: Size | None, call: _Call) -> Job:
     from harness.execute.worker import Job, SharedJob
 
+    loaded, store = call.loaded, call.store
     metrics, root = Metrics.of(loaded.task(spec.task_label).task), store.folder.parent.absolute()
     keep, plugins, limits = loaded.suite.weights == "keep", loaded.plugins_of(spec), loaded.suite.limits
     layout = (limits.devices, limits.shard, limits.recompute)
     kind, own = SharedJob if mirror_of(root) else Job, Store(store.suite, root)
-    return kind(spec, metrics, size, own, threads, plugins, limits.checkpoint, keep, *layout)
+    return kind(spec, metrics, size, own, call.threads, plugins, limits.checkpoint, keep, *layout)
 
 
 def load_data(loaded: LoadedSuite, specs: list[RunSpec]) -> None:
