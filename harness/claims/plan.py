@@ -20,15 +20,26 @@ PLAN = Path(__file__).with_name("plan.yaml")
 
 
 class Score(Strict):
-    """The score of a row of the suite; of its only task and track, and by the metric it is ranked by, unless said."""
+    """The score of a row of the suite; of its only task and track, and by the metric it is ranked by, unless said.
+
+    With `over: tasks` it is the mean over all tasks of the track, each of which weighs the same.
+    """
 
     row: str
     task: str | None = None
     track: str | None = None
     metric: str | None = None
+    over: Literal["tasks"] | None = None
+
+    @model_validator(mode="after")
+    def _one_task_or_all(self) -> Score:
+        if self.over and self.task:
+            raise ValueError("give a task, or over: tasks")
+        return self
 
     def __str__(self) -> str:
-        return " · ".join(filter(None, (self.row, self.task, self.track, self.metric)))
+        over = f"mean over {self.over}" if self.over else None
+        return " · ".join(filter(None, (self.row, self.task, self.track, self.metric, over)))
 
 
 class Share(Strict):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,9 +58,10 @@ class Measured:
         if isinstance(quantity, str):
             return self.values.get(quantity, []), []
         columns = [column for column in self.scores if _fits(quantity, column)]
-        if len(columns) > 1:
-            raise UserError(f"{quantity} is one of {len(columns)}: say the task, the track and the metric")
-        others = dict(self.scores[columns[0]]) if columns else {}
+        alike = {column._replace(task="") if quantity.over else column for column in columns}
+        if len(alike) > 1:
+            raise UserError(f"{quantity} is one of {len(alike)}: say the task, the track and the metric")
+        others = _mean([self.scores[column] for column in columns])
         return others.pop(quantity.row, []), [*others.values()]
 
     def cells(self) -> Float[np.ndarray, "rows tasks tracks seeds"]:
@@ -73,6 +75,12 @@ class Measured:
             for row, scores in own.items():
                 cells[names.index(row), tasks.index(task), tracks.index(track), : len(scores)] = scores
         return cells
+
+
+def _mean(tables: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The scores of each row that is in all tables, averaged over them, for as many seeds as it has in each."""
+    rows = [row for row in tables[0] if all(row in table for table in tables)] if tables else []
+    return {row: [*map(fmean, zip(*(table[row] for table in tables), strict=False))] for row in rows}
 
 
 def _fits(score: Score, column: Column) -> bool:

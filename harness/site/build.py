@@ -144,7 +144,7 @@ class Site:
             board_notes=[{"text": note, "name": ""} for note in [*suite.board.notes, *_without_pages(suite)]],
             looks=looks(row.architecture for task in suite.board.tasks for row in task.rows),
             views=views,
-            defaults=suite.board.defaults,
+            defaults=[(name, "; ".join(own) or "nothing") for name, own in suite.board.defaults.items()],
             provenance=provenance(suite.finals)
             + [(name, f"sha256 {known}") for name, known in suite.published.items()],
             yaml=as_yaml(suite.described.get("text")),

@@ -11,6 +11,7 @@ from harness.claims import verdict
 from harness.claims.plan import Claim, Contrast, Score, Share
 from harness.claims.quantities import Column, Measured
 from harness.claims.verdict import CLAIMS, judge_claim, level
+from harness.errors import UserError
 
 COLUMN = Column("text", "", "loss", primary=True)
 
@@ -42,6 +43,28 @@ def test_many_rows_of_equal_scatter_tell_of_each_other(monkeypatch):
     assert (one.effects[0].high - one.effects[0].low) / 2 == pytest.approx(half, rel=0.2)
     alone = stats.ttest_ind(rows["row 0"], rows["row 1"], equal_var=False).confidence_interval(1 - level())
     assert alone.high - alone.low > 2 * (one.effects[0].high - one.effects[0].low)
+
+
+def test_a_mean_over_tasks_weighs_each_alike_and_knows_no_row_that_lacks_one(monkeypatch):
+    rng = np.random.default_rng(2)
+    lists, digits = (COLUMN._replace(task=task, metric="accuracy") for task in ("lists", "digits"))
+    scores = {
+        column: {f"row {i}": rng.normal(size=n).tolist() for i in range(6)} for column, n in ((lists, 3), (digits, 4))
+    }
+    scores[digits]["alone"] = [1.0, 2.0]
+    means = [(a + b) / 2 for a, b in zip(scores[lists]["row 0"], scores[digits]["row 0"], strict=False)]
+    measured = Measured(scores=scores)
+    values, others = measured.rows(Score(row="row 0", over="tasks"))
+    assert (values, [len(other) for other in others]) == (pytest.approx(means), [3] * 5)
+    assert measured.rows(Score(row="alone", over="tasks"))[0] == []
+    contrast = Contrast(says="", of=Score(row="row 0", over="tasks"), minus=Score(row="row 1", over="tasks"), above=0)
+    (effect,) = judged(measured, contrast, monkeypatch=monkeypatch).effects
+    assert effect.mean == pytest.approx(np.mean(means) - np.mean(measured.rows(Score(row="row 1", over="tasks"))[0]))
+    scores[COLUMN] = scores[lists]
+    with pytest.raises(UserError, match="row 0 · mean over tasks is one of 2"):
+        measured.rows(Score(row="row 0", over="tasks"))
+    with pytest.raises(ValueError, match="give a task, or over: tasks"):
+        Score(row="row 0", task="lists", over="tasks")
 
 
 @pytest.mark.parametrize(
