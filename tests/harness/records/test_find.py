@@ -120,7 +120,8 @@ def test_weights_can_be_dropped_and_trials_keep_none(root, tmp_path):
     (tmp_path / "kept.yaml").write_text(SUITE + "weights: drop\n")
     loaded = load(tmp_path / "kept.yaml")
     spec = expand(loaded)[0]
-    assert not runner._job(spec, loaded, Store("kept", tmp_path), 1, None).keep
+    call = SimpleNamespace(loaded=loaded, store=Store("kept", tmp_path), threads=1)
+    assert not runner._job(spec, None, call).keep
     assert find_run("kept/pre_ln/text/0", root).name == spec.run_id, "the same run"
     assert not (make(spec, tmp_path, keep=False) / "model").exists()
     assert not (make(spec.replace(kind="trial"), tmp_path, keep=True) / "model").exists()
