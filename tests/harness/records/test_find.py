@@ -1,6 +1,7 @@
 """Runs by path, id and labels, and the models they leave."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
