@@ -124,8 +124,9 @@ def run_suite(
     tries = trials(loaded, _lookup(store))
     tried = _records(tries, store)
     planned = [*tries, *add_seeds(loaded, choose(finals, tried), tried, store.read)[0]]
-    unmade = _missing(_within(tables, planned), store)
-    needed = _within(tables, planned) if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
+    own = _within(tables, planned)
+    unmade = _missing(own, store)
+    needed = own if unmade and loaded.suite.seed_rule else unmade  # any row may be added to
     sizes = _sizes(needed, loaded) if needed else {}  # before anything is written
     call = _Call(loaded, store, tables, sizes, executor, threads, console, loggers)
     with mirror.shared() if mirror else nullcontext(), loggers:
