@@ -42,6 +42,8 @@ class Measured:
     """By the name that an experiment gives a quantity, by seed."""
     scores: dict[Column, dict[str, list[float]]] = field(default_factory=dict)
     """By row, by seed."""
+    tables: list[tuple[str, str]] = field(default_factory=list)
+    """What the suite fills, as (task, track), made or not."""
     left_out: list[str] = field(default_factory=list)
     """Runs without a score, and why."""
     seconds: float = 0.0
@@ -61,14 +63,17 @@ class Measured:
         alike = {column._replace(task="") if quantity.over else column for column in columns}
         if len(alike) > 1:
             raise UserError(f"{quantity} is one of {len(alike)}: say the task, the track and the metric")
+        asked = {table for table in self.tables if quantity.over and quantity.track in (None, table[1])}
+        if asked - {(column.task, column.track) for column in columns}:
+            return [], []
         others = _mean([self.scores[column] for column in columns])
         return others.pop(quantity.row, []), [*others.values()]
 
     def cells(self) -> Float[np.ndarray, "rows tasks tracks seeds"]:
         """The scores that tasks are ranked by; NaN where a cell has fewer seeds than another, or none."""
         ranked = {(column.task, column.track): own for column, own in self.scores.items() if column.primary}
-        rows = {row: None for own in ranked.values() for row in own}
-        names, tasks, tracks = [*rows], [*dict.fromkeys(t for t, _ in ranked)], [*dict.fromkeys(t for _, t in ranked)]
+        rows, tables = {row: None for own in ranked.values() for row in own}, [*ranked, *self.tables]
+        names, tasks, tracks = [*rows], [*dict.fromkeys(t for t, _ in tables)], [*dict.fromkeys(t for _, t in tables)]
         seeds = max((len(scores) for own in ranked.values() for scores in own.values()), default=0)
         cells = np.full((len(names), len(tasks), len(tracks), seeds), np.nan)
         for (task, track), own in ranked.items():
@@ -128,8 +133,11 @@ def _file(name: str, scale: Scale, root: Path | None) -> Path:
 
 
 def _of_suite(store: Store) -> Measured:
-    records = named_by(store.described(), store.records()) if store.exists() else []
-    found = Measured(seconds=math.fsum(record.budget.used.seconds for record in records), made=_made(records))
+    described = store.described() if store.exists() else {}
+    records = named_by(described, store.records()) if store.exists() else []
+    seconds = math.fsum(record.budget.used.seconds for record in records)
+    tables = [(task, track) for task, track in described.get("order", [])]
+    found = Measured(seconds=seconds, made=_made(records), tables=tables)
     for record in records:
         spec, metrics = record.spec, record.metrics
         if spec.kind != "final":

@@ -60,6 +60,9 @@ def test_a_mean_over_tasks_weighs_each_alike_and_knows_no_row_that_lacks_one(mon
     contrast = Contrast(says="", of=Score(row="row 0", over="tasks"), minus=Score(row="row 1", over="tasks"), above=0)
     (effect,) = judged(measured, contrast, monkeypatch=monkeypatch).effects
     assert effect.mean == pytest.approx(np.mean(means) - np.mean(measured.rows(Score(row="row 1", over="tasks"))[0]))
+    measured.tables.extend([("lists", ""), ("digits", ""), ("not made", "")])
+    assert measured.rows(Score(row="row 0", over="tasks")) == ([], []), "until every task is made"
+    assert np.isnan(measured.cells()).all((0, 2, 3)).tolist() == [False, False, True]
     scores[COLUMN] = scores[lists]
     with pytest.raises(UserError, match="row 0 · mean over tasks is one of 2"):
         measured.rows(Score(row="row 0", over="tasks"))
