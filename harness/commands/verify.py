@@ -20,7 +20,11 @@ from harness.commands.common import (
 @click.argument("path", metavar="PATH|RUN")
 @root_option
 @plugin_option
-@click.option("--full", is_flag=True, help="Make all batches and baselines anew, and solve all sizes.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Make all batches and baselines anew, train every record's first steps, and solve all sizes.",
+)
 @rerun_options(0)
 @json_option
 def command(

@@ -37,7 +37,7 @@ from harness.training.schedule import schedule
 from tasks import parts
 from tasks.base import DataError, Split, Task
 from zoo import cache
-from zoo.contract import Model
+from zoo.contract import Model, Shape
 from zoo.published import load
 from zoo.size import Size, measure
 
@@ -45,6 +45,8 @@ STEPS = 32
 """Steps that are made anew: of the batches these first ones, unless all are, as the stream is one chain of hashes."""
 WORK = 1 << 36
 """FLOPs that training them may take; eight times as many, of both, where all is asked."""
+ANEW = 100
+"""Records that are trained anew unless all is asked, some three seconds each."""
 LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
@@ -57,9 +59,12 @@ at a high rate 30 steps turn a difference of 1e-8, as between one thread and two
 class Recompute:
     """Makes anew what records imply; each task, stream of data and model once.
 
+    The first `ANEW` records that it is given and that can be are trained anew: give them in an order that whoever made
+    them cannot foresee (`shuffled`).
+
     Args:
         plugins: the plug-ins that were imported, by path or module. full: make all batches anew, not the first ones,
-            train longer, solve every size, and score the baselines of texts.
+            train every record and longer, solve every size, and score the baselines of texts.
     """
 
     def __init__(self, plugins: Sequence[str] = (), *, full: bool = False) -> None:
@@ -69,7 +74,9 @@ class Recompute:
         self._tasks: dict[str, Task] = {}
         self._sizes: dict[tuple[int, int], int] = {}
         self._streams: dict[Any, list[str]] = {}
+        self._measured: dict[Any, Size] = {}
         self._models: dict[Any, tuple[float, list[Any]]] = {}
+        self._trained = 0
         self._compared: set[tuple[Path, str]] = set()
         self._opened = ExitStack()
         self._opened.enter_context(patch.dict(os.environ, {"ZOOBENCH_OFFLINE": "1"}))  # no record leads to a download
@@ -163,8 +170,7 @@ class Recompute:
                 yield "size", f"is {size.width} wide, {size.depth} deep, not {solved.width}, {solved.depth}"
         if size is None or not record.budget.used.steps:
             return
-        shape = replace(task.shape, width=size.width, depth=size.depth or None)
-        built = measure(spec.architecture, spec.role, shape, **own_options(spec))
+        built = self._measure(spec, task, replace(task.shape, width=size.width, depth=size.depth or None))
         for name in SIZES:
             if getattr(size, name) != getattr(built, name):
                 yield "size", f"{name} is {getattr(size, name)}, and {getattr(built, name)} here"
@@ -177,12 +183,22 @@ class Recompute:
         if defaults != [one.to_dict() for one in record.defaults or ()]:
             yield "record", "its architecture has other defaults of its own"
 
+    def _measure(self, spec: RunSpec, task: Task, shape: Shape) -> Size:
+        """The size of a model of some width and depth, which is not built for it."""
+        key = spec.architecture, spec.role, repr(spec.options), id(task), shape
+        if key not in self._measured:
+            self._measured[key] = measure(spec.architecture, spec.role, shape, **own_options(spec))
+        return self._measured[key]
+
     def _built(self, spec: RunSpec, task: Task, size: Size) -> tuple[float, list[Any]]:
         """FLOPs per token, and the settings of the architecture's own."""
-        key = (spec.replace(seed=0).run_id, size)
+        train, examples = spec.train, examples_of(spec, task)
+        assert train is not None
+        same = spec.architecture, spec.role, repr(spec.options), id(task), size
+        key = *same, examples, train.accumulate, train.precision
         if key not in self._models:
             model = build_model(spec, task, size)
-            flops = step_flops(spec, task, model) / self._tokens(task, spec.seed, examples_of(spec, task))
+            flops = step_flops(spec, task, model) / self._tokens(task, spec.seed, examples)
             self._models[key] = flops, [one.to_dict() for one in overrides_of(model, spec.options)]
         return self._models[key]
 
@@ -198,6 +214,10 @@ class Recompute:
         size = self._size_of(record, task)
         if size is None:
             return False
+        if self._trained == ANEW and not self.full:
+            self.left_out[f"first steps, which are trained anew of {ANEW} records, drawn at random"] += 1
+            return False
+        self._trained += 1
         run, due, since = self._begun(record, task, size), {point.steps: point for point in record.curve}, list[float]()
         most = min(most, most // STEPS * WORK // run.cost.flops)
         near = RESCORED if (record.provenance.device, run.precision) == ("cpu", "fp32") else 2 * TOLERANCE

@@ -1,9 +1,10 @@
 """Whether records are sound: each by itself, beside the others, and as they were published."""
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from harness.errors import UserError
 from harness.records.checks import Problem, problems
@@ -18,6 +19,14 @@ Deeper: TypeAlias = "Callable[[Record, Path], Iterable[Problem]]"
 """What is wrong with a record, and with what lies in its folder, by something built anew."""
 OfSuite: TypeAlias = "Callable[[Mapping[str, Any], Sequence[Record]], Iterable[Odd]]"
 """What is wrong with the records of a suite, by what it says of itself."""
+T = TypeVar("T")
+
+
+def shuffled(records: Iterable[T]) -> list[T]:
+    """In an order that nobody foresees, as some checks are of the first so many alone."""
+    found = list(records)
+    random.SystemRandom().shuffle(found)
+    return found
 
 
 def verify(
@@ -47,10 +56,11 @@ def verify(
     if not read and not found:
         raise UserError("no record under this path", file=path)
     folders = defaultdict[Path, list[Record]](list)
-    for number, (where, record) in enumerate(read, 1):
+    for number, (where, record) in enumerate(shuffled(read), 1):
         report(f"{number} of {len(read)} records: {record.suite} · {record.spec.title()}")
         folders[_folder(where).parent].append(record)
         found += [{"file": where, "problem": why} for why in alone(record, Path(where), deeper)]
+    found.sort(key=lambda one: one["file"])
     records, places = [record for _, record in read], {id(record): where for where, record in read}
     odd = list(together(records))
     for folder, own in folders.items():

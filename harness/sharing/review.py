@@ -23,6 +23,7 @@ from harness.records.signature import allowed_signers, signer
 from harness.records.spec import RunSpec
 from harness.records.store import Store
 from harness.records.together import together
+from harness.records.verify import shuffled
 from harness.sharing.bundle import unpack
 from harness.suite.loaded import LoadedSuite
 
@@ -194,13 +195,15 @@ def _runs(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Ite
 def _each(loaded: LoadedSuite, records: list[Record], ours: list[Record]) -> Iterator[Finding]:
     """Each record by itself, and beside what its spec gives here."""
     load_data(loaded, [record.spec for record in records])
+    found = list[Finding]()
     with Recompute([where for _, where in loaded.plugins]) as deeper:
-        for record in records:
-            found = list(problems(record))
-            found += [] if found else deeper(record)
+        for record in shuffled(records):
+            own = list(problems(record))
+            own += [] if own else deeper(record)
             if record.lm_eval is not None and not _asked(record.lm_eval, loaded):
-                found.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
-            yield from (Finding(what, _place(record.spec), why) for what, why in found)
+                own.append(("scores", "answers questions that the suite does not ask, or not on its terms"))
+            found += (Finding(what, _place(record.spec), why) for what, why in own)
+    yield from sorted(found, key=lambda finding: finding.where)
 
 
 def _asked(answers: LmEval, loaded: LoadedSuite) -> bool:

@@ -16,7 +16,7 @@ from harness.records.checks import DECODED, GATES, IN_TIME, MATCHED, ORDERED, pr
 from harness.records.record import Eligibility, Error, Metrics, Record, empty_record
 from harness.records.store import Store, baseline_key, read_record, stores
 from harness.records.together import of_one_suite, together
-from harness.records.verify import verify
+from harness.records.verify import shuffled, verify
 from harness.suite.load import load
 
 from ..conftest import TINY
@@ -156,6 +156,17 @@ def test_data_models_and_weights_are_made_anew(store, record):
         assert "weights" in found(better, store.run_folder(record.run_id))
         assert found(record.replace(spec=record.spec.replace(plugins=(("x.py", "00"),)))) == []
         assert deeper.left_out == {"plug-ins that were not given: x.py": 1}
+
+
+def test_some_are_trained_anew_in_an_order_that_nobody_foresees(store, record, monkeypatch):
+    monkeypatch.setattr("harness.execute.recompute.ANEW", 1)
+    forged = record.replace(curve=[record.curve[0].replace(loss=record.curve[0].loss * 1.01), *record.curve[1:]])
+    for full, found in ((False, []), (True, ["curve"])):
+        with Recompute(full=full) as deeper:
+            assert [*deeper(record)] == []
+            assert [what for what, _ in deeper(forged)] == found
+            assert sum(count for why, count in deeper.left_out.items() if "drawn at random" in why) == (not full)
+    assert sorted(shuffled(range(100))) == [*range(100)] != shuffled(range(100))
 
 
 def test_a_loss_that_rounding_decides_is_no_contradiction(tmp_path):
