@@ -56,9 +56,10 @@ def verify(
     if not read and not found:
         raise UserError("no record under this path", file=path)
     folders = defaultdict[Path, list[Record]](list)
+    for where, record in read:
+        folders[_folder(where).parent].append(record)
     for number, (where, record) in enumerate(shuffled(read), 1):
         report(f"{number} of {len(read)} records: {record.suite} · {record.spec.title()}")
-        folders[_folder(where).parent].append(record)
         found += [{"file": where, "problem": why} for why in alone(record, Path(where), deeper)]
     found.sort(key=lambda one: one["file"])
     records, places = [record for _, record in read], {id(record): where for where, record in read}
