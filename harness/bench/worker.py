@@ -20,7 +20,7 @@ from harness.bench import peers
 from harness.bench.subject import Subject, loss
 from harness.isolation.memory import kills
 from harness.processes import launch
-from harness.training.decode_time import time_tokens
+from harness.training.inference_time import time_tokens
 from harness.training.optimizer import descend
 from tasks.parts import Part
 from zoo import size as sizing

@@ -49,6 +49,11 @@ CHARTS = {
         pareto.decode,
         TaskBoard,
     ),
+    "latency": Kind(
+        "Score against the time that an answer takes; dashed through what nothing faster beats",
+        pareto.latency,
+        TaskBoard,
+    ),
     "curves": Kind("Learning curves: mean and range over seeds", task_charts.curves, TaskBoard),
     "learning_rates": Kind(
         "Trials: score against learning rate; filled what was chosen", task_charts.learning_rates, TaskBoard

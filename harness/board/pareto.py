@@ -34,6 +34,11 @@ def decode(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.Lay
     return _chart(board, [(row, row.decode_seconds) for row in board.ranked], "time of a decoded token", "s", frame)
 
 
+def latency(board: TaskBoard, records: Sequence[Record], frame: Frame) -> alt.LayerChart | None:
+    """Score against the seconds of an answer, where all were measured on one machine."""
+    return _chart(board, [(row, row.latency_seconds) for row in board.ranked], "time to answer one example", "s", frame)
+
+
 def _chart(
     board: TaskBoard, costs: Iterable[tuple[Row, float | None]], title: str, unit: str, frame: Frame
 ) -> alt.LayerChart | None:

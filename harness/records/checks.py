@@ -220,9 +220,13 @@ def _speed(record: Record) -> Iterator[str]:
     rate = speed.train_tokens_per_s
     if (rate is None) != (not used.seconds) or (rate is not None and not close(rate * used.seconds, used.tokens)):
         yield f"{rate} tokens a second, but {used.tokens} in {used.seconds:g} s"
-    decoding = speed.decode_seconds, speed.decode_relative
-    if decoding != (None, None) and not all(value is not None and 0 < value < math.inf for value in decoding):
-        yield f"decodes a token in {decoding[0]} s, {decoding[1]} times as fast as its reference"
+    inference = {
+        "decodes a token": (speed.decode_seconds, speed.decode_relative),
+        "answers an example": (speed.latency_seconds, speed.latency_relative),
+    }
+    for does, times in inference.items():
+        if times != (None, None) and not all(value is not None and 0 < value < math.inf for value in times):
+            yield f"{does} in {times[0]} s, {times[1]} times as fast as its reference"
     relative, steps = speed.relative, speed.seconds_in_reference_steps
     timed = reference is not None and reference.problem is None and bool(used.steps)
     if reference is None or not timed:

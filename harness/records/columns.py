@@ -23,7 +23,7 @@ EXTRA = "extra"
 """The last column of a part: the keys that this version does not know."""
 ELSEWHERE = {"record.curve", "record.origin", "record.spec.fingerprint"}
 """What other columns or tables have."""
-LATER = ("record.speed.decode_seconds", "record.speed.decode_relative")
+LATER = tuple(f"record.speed.{of}_{how}" for of in ("decode", "latency") for how in ("seconds", "relative"))
 """Of fields that are younger than the format."""
 BROKEN = object()
 

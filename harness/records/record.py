@@ -153,7 +153,7 @@ class ReferenceSpeed(Part):
 
 @dataclass(frozen=True)
 class Speed(Part):
-    """How fast a run trained, and how fast the model decodes."""
+    """How fast a run trained, and how fast the model then decodes or answers."""
 
     train_tokens_per_s: float | None = None
     reference: ReferenceSpeed | None = None
@@ -164,6 +164,10 @@ class Speed(Part):
     """Of one token of one sequence, behind a context as long as the task's inputs."""
     decode_relative: float | None = field(default=None, metadata=OPTIONAL)
     """The reference's seconds of a token over the run's."""
+    latency_seconds: float | None = field(default=None, metadata=OPTIONAL)
+    """Of the answer to one example, alone."""
+    latency_relative: float | None = field(default=None, metadata=OPTIONAL)
+    """The reference's seconds of an answer over the run's."""
 
 
 @dataclass(frozen=True)

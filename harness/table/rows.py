@@ -176,6 +176,11 @@ class Row:
         "decode", "one token of one sequence", lambda seconds: f"{1000 * seconds:.2g} ms", timed=True,
     )  # fmt: skip
     decode_relative: float | None = measured(seeds_mean, lambda r: r.speed.decode_relative, timed=True)
+    latency_seconds: float | None = measured(
+        seeds_mean, lambda r: r.speed.latency_seconds,
+        "latency", "one example alone", lambda seconds: f"{1000 * seconds:.2g} ms", timed=True,
+    )  # fmt: skip
+    latency_relative: float | None = measured(seeds_mean, lambda r: r.speed.latency_relative, timed=True)
     reference_step_seconds: float | None = measured(
         seeds_mean, lambda r: r.speed.reference.step_seconds if r.speed.reference else None, timed=True
     )

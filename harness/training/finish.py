@@ -7,10 +7,10 @@ from harness.gates.subject import Subject
 from harness.plan.sizes import build_model, matched
 from harness.records import record as records
 from harness.records.provenance import provenance
-from harness.records.record import Eligibility, Error, Metrics, Record, Size, Speed, Status, empty_record
+from harness.records.record import Eligibility, Error, Metrics, Record, Size, Status, empty_record
 from harness.records.store import MODEL
-from harness.training.decode_time import decode_time
 from harness.training.evaluate import evaluate
+from harness.training.inference_time import inference_time
 from harness.training.overrides import overrides_of
 from harness.training.run import Run
 from harness.version import __version__
@@ -32,7 +32,7 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         if spec.kind == "final":
             metrics = metrics.scored("test", run.score("test"))
             eligibility = judge(_subject(run, size), spec.evaluate.skip_gates)
-            speed = _with_decoding(run, speed)
+            speed = replace(speed, **inference_time(run.model, task, device=run.device, precision=run.precision))
     return empty_record(spec, suite, metrics, status, error).replace(
         size=size,
         budget=records.Budget(run.rule, reached, used, run.step_cost.flops / run.step_cost.tokens),
@@ -45,11 +45,6 @@ def finish(run: Run, suite: str, status: Status, error: Error | None = None) -> 
         provenance=provenance(run.device, run.precision, progress.kernels).replace(**run.layout),
         segments=[records.Segment.from_dict(segment) for segment in progress.segments],
     )
-
-
-def _with_decoding(run: Run, speed: Speed) -> Speed:
-    found = decode_time(run.model, run.task, device=run.device, precision=run.precision)
-    return speed if found is None else replace(speed, decode_seconds=found[0], decode_relative=found[1])
 
 
 def _curve(run: Run, metrics: Metrics) -> list[records.CurvePoint]:

@@ -29,7 +29,7 @@ def planted():
     records = []
     for i, name in enumerate(NAMES):
         size = {"size__state_bytes": 1000 * (i + 1), "budget__used__flops": 10**12 * (4 - i)}
-        size |= {"speed__decode_seconds": 1e-3 * (i + 1)}
+        size |= {"speed__decode_seconds": 1e-3 * (i + 1), "speed__latency_seconds": 1e-3 * (4 - i)}
         for task, track in (("text", "one"), ("text", "two"), ("other", "one")):
             own = {"spec__task": task, "spec__task_label": task, "spec__track": track, **size}
             for seed in range(3):

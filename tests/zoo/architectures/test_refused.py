@@ -18,6 +18,8 @@ REFUSED = {
     "bigbird": [({"heads": 5}, "does not divide"), ({"block_size": 0}, "0"), ({"random_blocks": 0}, "0")],
     "comba": [({"heads": 64}, "too small"), ({"head_dim": 5, "expand_v": 1.5}, "whole number"),
         ({"conv_size": 0}, "conv_size")],
+    "convformer": [({"columns": 0}, "columns"), ({"kernel": 4}, "odd"), ({"kernel": -1}, "kernel"),
+        ({"expand": 0.01}, "no hidden unit")],
     "delta_net": [({"heads": 5}, "key width 12 does not divide into 5 heads"), ({"heads": 0}, "at least 1"),
         ({"expand_v": 0.25, "heads": 2}, "value width 3"), ({"conv_size": 0}, "conv_size")],
     "deltaformer": [({"heads": 5}, "does not divide into 5 heads")],

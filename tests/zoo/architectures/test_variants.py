@@ -17,6 +17,7 @@ VARIANTS = [
     ("comba", {"heads": 2, "head_dim": 5, "expand_v": 1.2, "conv_size": 3, "conv_bias": True}),
     ("comba", {"use_output_gate": False, "use_output_correction": False, "use_inner_decay": False}),
     ("comba", {"use_short_conv": False}),
+    ("convformer", {"columns": 3, "kernel": 3, "expand": 1.5}),
     ("delta_net", {"heads": 3, "expand_k": 0.5, "expand_v": 2.0, "use_gate": True, "conv_size": 3, "conv_bias": True}),
     ("delta_net", {"allow_neg_eigval": True, "qk_activation": "identity", "conv_size": 1}),
     ("delta_net", {"use_short_conv": False, "qk_activation": "elu", "qk_norm": "sum", "heads": 1}),
