@@ -54,8 +54,26 @@ class Share(Strict):
         return f"share of the variance by {self.share}"
 
 
-Quantity: TypeAlias = str | Score | Share
-"""What an experiment measures under a name, a score, or a share of the variance of scores."""
+class Margin(Strict):
+    """How far the score of a row is ahead of the best that costs no more: above 0 it is on the Pareto front.
+
+    Others are all rows in all tracks of the task, and chance, which costs nothing. `by: size` is what a track matches
+    all its rows to; `by: latency` is the mean time of an answer to one example.
+    """
+
+    margin: str
+    """The row."""
+    by: Literal["size", "latency"]
+    track: str
+    task: str | None = None
+
+    def __str__(self) -> str:
+        where = " · ".join(filter(None, (self.margin, self.task, self.track)))
+        return f"{where} over the best of no more {self.by}"
+
+
+Quantity: TypeAlias = str | Score | Share | Margin
+"""What an experiment measures under a name, a score, a share of the variance of scores, or the margin of one."""
 
 
 class Contrast(Strict):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from harness.claims.plan import Claim, Scale, Score, claims
+from harness.claims.plan import Claim, Margin, Scale, Score, claims
 from harness.errors import UserError
 from harness.records.files import read_json, to_json, write_atomic
 from harness.records.record import Record
@@ -32,6 +32,18 @@ class Column(NamedTuple):
     metric: str
     primary: bool
     """Whether the task is ranked by it."""
+    higher: bool = True
+    """Whether more is better."""
+
+
+class Point(NamedTuple):
+    """A cell of a task as a point: what it costs, and its scores by seed."""
+
+    row: str
+    track: str
+    cost: float
+    scores: list[float]
+    """By seed, losses negative, so that more is better."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,10 @@ class Measured:
     """By the name that an experiment gives a quantity, by seed."""
     scores: dict[Column, dict[str, list[float]]] = field(default_factory=dict)
     """By row, by seed."""
+    costs: dict[tuple[str, str, str, str], list[float]] = field(default_factory=dict)
+    """By task, track, row and what is spent (see `Margin.by`), by seed."""
+    chance: dict[str, float] = field(default_factory=dict)
+    """By task, what guessing scores."""
     tables: list[tuple[str, str]] = field(default_factory=list)
     """What the suite fills, as (task, track), made or not."""
     left_out: list[str] = field(default_factory=list)
@@ -68,6 +84,28 @@ class Measured:
             return [], []
         others = _mean([self.scores[column] for column in columns])
         return others.pop(quantity.row, []), [*others.values()]
+
+    def points(self, margin: Margin) -> list[Point]:
+        """The scores of its task in all tracks, each with its cost; none where a cell lacks either.
+
+        Raises:
+            UserError: it is one of several tasks.
+        """
+        columns = [column for column in self.scores if column.primary and margin.task in (None, column.task)]
+        if len(tasks := {column.task for column in columns}) > 1:
+            raise UserError(f"{margin} is one of {len(tasks)}: say the task")
+        lacking = {track for task, track in self.tables if margin.task in (None, task)} - {c.track for c in columns}
+        cells = [(column, row) for column in columns for row in {row: None for c in columns for row in self.scores[c]}]
+        found = []
+        for column, row in cells:
+            scores, costs = self.scores[column].get(row), self.costs.get((column.task, column.track, row, margin.by))
+            if lacking or scores is None or costs is None:
+                return []
+            sign = 1 if column.higher else -1
+            found.append(Point(row, column.track, fmean(costs), [sign * score for score in scores]))
+        if found and (chance := self.chance.get(columns[0].task)) is not None:
+            found.append(Point("chance", "", 0.0, [chance if columns[0].higher else -chance]))
+        return found
 
     def cells(self) -> Float[np.ndarray, "rows tasks tracks seeds"]:
         """The scores that tasks are ranked by; NaN where a cell has fewer seeds than another, or none."""
@@ -142,11 +180,16 @@ def _of_suite(store: Store) -> Measured:
         spec, metrics = record.spec, record.metrics
         if spec.kind != "final":
             continue
+        table = spec.task_label, spec.track
+        if metrics.chance is not None:
+            found.chance[spec.task_label] = metrics.chance
+        for by, cost in _costs(record).items():
+            found.costs.setdefault((*table, spec.architecture_label, by), []).append(cost)
         if why := _left_out(record):
             parts = spec.architecture_label, spec.task_label, spec.track, f"seed {spec.seed}: {why}"
             found.left_out.append(" · ".join(filter(None, parts)))
         for metric, value in _scores(record).items() if not why else ():
-            column = Column(spec.task_label, spec.track, metric, metric == metrics.primary)
+            column = Column(*table, metric, metric == metrics.primary, metrics.higher_is_better)
             found.scores.setdefault(column, {}).setdefault(spec.architecture_label, []).append(value)
     return found
 
@@ -164,6 +207,12 @@ def _scores(record: Record) -> dict[str, float]:
     if record.status == "diverged":
         return {} if metrics.chance is None else {metrics.primary: metrics.chance}
     return {name: value for name, value in metrics.test.items() if math.isfinite(value)}
+
+
+def _costs(record: Record) -> dict[str, float]:
+    """What `Margin.by` may name, as far as the record knows it."""
+    costs = {"size": record.size.target if record.size else None, "latency": record.speed.latency_seconds}
+    return {by: float(cost) for by, cost in costs.items() if cost is not None}
 
 
 def _made(records: Sequence[Record]) -> list[str]:

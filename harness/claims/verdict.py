@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from harness.claims.plan import FACTORS, Claim, Contrast, Factor, Score, Share, claims
+from harness.claims.plan import FACTORS, Claim, Contrast, Factor, Margin, Score, Share, claims
 from harness.claims.quantities import Measured
 from harness.stats.judge import LEVEL, Floats, errors_of_means
 
@@ -29,7 +29,7 @@ Known: TypeAlias = tuple[float, int, Floats]
 DRAWS = 200_000
 """Of errors of means: an end of the interval is the one that some 500 of them are beyond."""
 CLAIMS = 12
-"""Over which the level is divided, fixed before the first was measured; not all of them are written down yet."""
+"""Over which the level is divided, fixed before the first was measured."""
 MOST_SEEDS = 1000
 """More than these nobody makes."""
 
@@ -102,7 +102,12 @@ def _effect(contrast: Contrast, quantities: Mapping[str, Known]) -> Effect:
 def _known(claim: Claim, measured: Measured) -> dict[str, Known]:
     """Every quantity of a claim by its name, each drawn once; the shares from the same draws, on which all depend."""
     wanted = {str(quantity): quantity for contrast in claim.contrasts for quantity in contrast.quantities}
-    known = {name: _score(one, measured) for name, one in wanted.items() if not isinstance(one, Share)}
+    known = {}
+    for name, one in wanted.items():
+        if isinstance(one, Margin):
+            known[name] = _margin(one, measured)
+        elif not isinstance(one, Share):
+            known[name] = _score(one, measured)
     return known if len(known) == len(wanted) else known | _shares(measured.cells())
 
 
@@ -110,12 +115,41 @@ def _score(quantity: str | Score, measured: Measured) -> Known:
     values, others = measured.rows(quantity)
     if len(values) < 2:
         return (values or [math.nan])[0], len(values), np.zeros(DRAWS)
-    every = [values, *(row for row in others if len(row) > 1)]
-    scores = np.full((len(every), max(map(len, every))), np.nan)
-    for i, row in enumerate(every):
-        scores[i, : len(row)] = row
-    errors = errors_of_means(scores, DRAWS, seed=crc32(str(quantity).encode()))
+    errors = _errors([values, *(row for row in others if len(row) > 1)], seed=crc32(str(quantity).encode()))
     return float(np.mean(values)), len(values), errors[:, 0]
+
+
+def _errors(rows: Sequence[Sequence[float]], seed: int) -> Floats:
+    """(DRAWS, rows): draws of the errors of the means of rows, each of two seeds or more."""
+    scores = np.full((len(rows), max(map(len, rows))), np.nan)
+    for i, row in enumerate(rows):
+        scores[i, : len(row)] = row
+    return errors_of_means(scores, DRAWS, seed)
+
+
+def _margin(margin: Margin, measured: Measured) -> Known:
+    """From draws of the errors of all means, in which another of the cheaper ones may be the best.
+
+    The best of several means is above the best of the true ones, and that of draws above that of the means: errors are
+    taken the other way round, as the basic bootstrap does (Davison & Hinkley 1997, section 5.2). Where 1 to 8 rivals
+    are equal, intervals of 95% cover .92 to .98, where errors as they are drawn cover .98 down to .66.
+    """
+    points = measured.points(margin)
+    own = next((i for i, point in enumerate(points) if point[:2] == (margin.margin, margin.track)), -1)
+    cheaper = [i for i, point in enumerate(points) if own >= 0 and i != own and point.cost <= points[own].cost]
+    if not cheaper:
+        return math.nan, 0, np.zeros(DRAWS)
+    seeds = min(len(point.scores) for point in points if point.track)
+    means, errors = np.array([np.mean(point.scores) for point in points]), np.zeros((DRAWS, len(points)))
+    for at, track in enumerate(dict.fromkeys(point.track for point in points if point.track) if seeds > 1 else ()):
+        places = [i for i, point in enumerate(points) if point.track == track]
+        errors[:, places] = _errors([points[i].scores for i in places], seed=at)
+
+    def ahead(scores: Float[np.ndarray, "*draws points"]) -> Float[np.ndarray, "*draws"]:
+        return scores[..., own] - scores[..., cheaper].max(-1)
+
+    mean = float(ahead(means))
+    return mean, seeds, mean - ahead(means + errors)
 
 
 def _shares(cells: Float[np.ndarray, "rows tasks tracks seeds"]) -> dict[str, Known]:

@@ -76,7 +76,7 @@ def test_scores_are_those_of_final_runs_that_may_be_ranked(store, tmp_path):
     put(store, 4, status="oom")
     put(store, 1000, score=0.9, kind="trial")
     found = read("delta_rule", "small", tmp_path)
-    column = Column("mqar", "", "accuracy", primary=True)
+    column = Column("mqar", "", "accuracy", primary=True, higher=False)
     assert sorted(found.scores[column]["pre_ln"]) == [0.1, 0.25, 0.5], "chance is what a run scores that diverged"
     assert found.left_out == [
         f"pre_ln · mqar · seed 3: {next(iter(gates()))}",

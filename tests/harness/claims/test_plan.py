@@ -4,9 +4,10 @@ import pytest
 
 from harness.claims import experiments
 from harness.claims.experiments import EXPERIMENTS
-from harness.claims.plan import SCALES, Claim, Share, claims
+from harness.claims.plan import SCALES, Claim, Margin, Share, claims
 from harness.claims.verdict import CLAIMS
 from harness.suite.load import load
+from zoo.types import LABELLED
 
 SUITES = [name for name, claim in claims().items() if claim.suite]
 MEASURED = [name for name, claim in claims().items() if claim.experiment]
@@ -22,7 +23,12 @@ def test_a_suite_has_the_rows_and_tasks_of_its_contrasts(name, scale):
     loaded = load(claims()[name].suite, () if scale == "small" else (f"difficulty={scale}",))
     for contrast in claims()[name].contrasts:
         for quantity in contrast.quantities:
-            (has_shares if isinstance(quantity, Share) else has_score)(loaded, quantity)
+            if isinstance(quantity, Share):
+                has_shares(loaded)
+            elif isinstance(quantity, Margin):
+                has_points(loaded, quantity)
+            else:
+                has_score(loaded, quantity)
     assert len(loaded.suite.first_seeds) >= 2
 
 
@@ -37,9 +43,19 @@ def has_score(loaded, score):
         assert score.metric in (None, task.task.metric.name, *task.task.also)
 
 
-def has_shares(loaded, share):
+def has_shares(loaded):
     assert min(len(loaded.plays(loaded.tasks[0])), len(loaded.tasks), len(loaded.suite.tracks)) > 1
     assert all(loaded.suite.tracks_of(task.entry) == (*loaded.suite.tracks,) for task in loaded.tasks)
+
+
+def has_points(loaded, margin):
+    """Every track of the only task has every row, of a size that the track sets, and the task tells what chance is."""
+    (task,) = loaded.tasks
+    assert margin.margin in {entry.label for entry in loaded.plays(task)}
+    assert margin.track in loaded.suite.tracks
+    assert loaded.suite.tracks_of(task.entry) == (*loaded.suite.tracks,)
+    assert task.task.metric.chance is not None
+    assert task.task.role in LABELLED
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -8,7 +8,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from harness.claims import verdict
-from harness.claims.plan import Claim, Contrast, Score, Share
+from harness.claims.plan import Claim, Contrast, Margin, Score, Share
 from harness.claims.quantities import Column, Measured
 from harness.claims.verdict import CLAIMS, judge_claim, level
 from harness.errors import UserError
@@ -177,3 +177,78 @@ def test_a_table_that_lacks_a_cell_has_no_shares(monkeypatch):
     del scores[Column("y", "", "loss", primary=True)]["b"]
     one = judged(Measured(scores=scores), Contrast(says="", of=Share(share="row"), above=0), monkeypatch=monkeypatch)
     assert one.verdict == "not measured"
+
+
+def priced(cells, *, higher=True):
+    """A task of accuracy: by (track, row), its size, its latency and its scores."""
+    measured = Measured(chance={"digits": 0.1})
+    for (track, row), (size, latency, scores) in cells.items():
+        column = Column("digits", track, "accuracy", primary=True, higher=higher)
+        measured.scores.setdefault(column, {})[row] = scores
+        measured.costs["digits", track, row, "size"] = [size]
+        measured.costs["digits", track, row, "latency"] = [latency, latency]
+        measured.tables.append(("digits", track))
+    return measured
+
+
+MARGINS = {
+    ("small", "a"): (10, 2.0, [0.5, 0.5]),
+    ("small", "b"): (10, 1.0, [0.6, 0.6]),
+    ("large", "a"): (99, 3.0, [0.8, 0.8]),
+    ("large", "b"): (99, 4.0, [0.9, 0.9]),
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "track", "by", "margin"),
+    [
+        ("a", "small", "size", -0.1),
+        ("b", "small", "size", 0.1),
+        ("b", "small", "latency", 0.5),  # nothing is as fast, so over chance
+        ("a", "large", "size", -0.1),
+        ("a", "large", "latency", 0.2),
+        ("b", "large", "latency", 0.1),
+    ],
+)
+def test_a_margin_is_over_the_best_that_costs_no_more(row, track, by, margin, monkeypatch):
+    asked = Contrast(says="", of=Margin(margin=row, by=by, track=track), above=0)
+    (effect,) = judged(priced(MARGINS), asked, monkeypatch=monkeypatch).effects
+    assert effect.mean == pytest.approx(margin)
+    assert effect.finding == ("holds" if margin > 0 else "fails")
+    losses = priced(
+        {place: (*costs, [-s for s in scores]) for place, (*costs, scores) in MARGINS.items()}, higher=False
+    )
+    losses.chance["digits"] = -0.1
+    assert judged(losses, asked, monkeypatch=monkeypatch).effects[0].mean == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(("rivals", "gap"), [(1, 0.0), (8, 0.0), (8, 3.0)])
+def test_the_interval_of_a_margin_covers_it(rivals, gap, monkeypatch):
+    """All are equally good, but for `gap` of all rivals but one; which of them is the best by means is chance."""
+    monkeypatch.setattr(verdict, "DRAWS", 10_000)
+    monkeypatch.setattr(verdict, "level", lambda: 0.05)
+    rng, covered = np.random.default_rng(6), 0
+    asked = Contrast(says="", of=Margin(margin="0", by="size", track="one"), above=0)
+    for _ in range(100):
+        means = [0.0, 0.0] + [-gap] * (rivals - 1)
+        cells = {("one", f"{i}"): (10, 1.0, (mean + rng.normal(size=5)).tolist()) for i, mean in enumerate(means)}
+        measured = priced(cells)
+        measured.chance["digits"] = -9.0
+        (effect,) = judged(measured, asked, monkeypatch=monkeypatch).effects
+        covered += effect.low <= 0 <= effect.high
+    assert (
+        covered >= 86
+    )  # of 95; fewer has a chance of .0001, and errors the other way round cover 66 of 8 equal rivals
+
+
+@pytest.mark.parametrize("lacking", ["scores", "costs", "a track"])
+def test_no_margin_while_a_cell_lacks_anything(lacking, monkeypatch):
+    measured = priced(MARGINS)
+    if lacking == "scores":
+        del measured.scores[Column("digits", "large", "accuracy", primary=True)]["b"]
+    elif lacking == "costs":
+        del measured.costs["digits", "small", "b", "size"]
+    else:
+        measured.tables.append(("digits", "largest"))
+    asked = Contrast(says="", of=Margin(margin="a", by="size", track="small"), above=0)
+    assert judged(measured, asked, monkeypatch=monkeypatch).verdict == "not measured"
