@@ -79,7 +79,7 @@ def _verdict(findings: Sequence[Finding]) -> Verdict:
         return "supported"
     if found == {"fails"}:
         return "refuted"
-    if found == {"holds", "fails"}:
+    if found >= {"holds", "fails"}:
         return "depends"
     return "not measured" if "not measured" in found else "undecided"
 

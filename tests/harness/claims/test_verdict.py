@@ -95,6 +95,7 @@ def test_findings(bounds, finding, monkeypatch):
         ((1, 1), "supported"),
         ((-1, -1), "refuted"),
         ((1, -1), "depends"),
+        ((1, 0, -1, None), "depends"),
         ((1, 0), "undecided"),
         ((1, None), "not measured"),
     ],
@@ -106,7 +107,7 @@ def test_verdicts(levels, said, monkeypatch):
         for i, value in enumerate(levels)
         if value is not None
     }
-    contrasts = [Contrast(says="", of=str(i), above=0) for i in range(2)]
+    contrasts = [Contrast(says="", of=str(i), above=0) for i in range(len(levels))]
     assert judged(Measured(values), *contrasts, monkeypatch=monkeypatch).verdict == said
 
 
