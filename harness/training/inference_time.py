@@ -57,26 +57,27 @@ def _decoding(model: Model, example: Batch) -> Callable[[], list[float]]:
 
 
 def _answering(model: Model, example: Batch) -> Callable[[], list[float]]:
-    def turn() -> list[float]:
-        found = []
-        for _ in range(TIMED):
-            start = time.perf_counter()
-            model(example)
-            machine.synchronize(example.inputs.device)
-            found.append(time.perf_counter() - start)
-        return found[TIMED // 4 :]
-
-    return turn
+    return lambda: _timed(lambda: model(example), TIMED, example.inputs.device)
 
 
 def time_tokens(
     model: Model, token: torch.Tensor, state: State, tokens: int, device: torch.device
 ) -> tuple[list[float], State]:
     """Seconds of each of so many decoded tokens but the first quarter, and the state after all."""
-    found = []
-    for _ in range(tokens):
-        start = time.perf_counter()
+
+    def step() -> None:
+        nonlocal state
         _, state = model.extend(token, state)
+
+    return _timed(step, tokens, device), state
+
+
+def _timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:
+    """Seconds of each of so many steps but the first quarter."""
+    found = []
+    for _ in range(count):
+        start = time.perf_counter()
+        step()
         machine.synchronize(device)
         found.append(time.perf_counter() - start)
-    return found[tokens // 4 :], state
+    return found[count // 4 :]
