@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class Measured:
     """What the suite fills, as (task, track), made or not."""
     left_out: list[str] = field(default_factory=list)
     """Runs without a score, and why."""
+    diverged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By task, track and row, how many of its seeds score what chance does because they diverged."""
     seconds: float = 0.0
     """Of training or measuring, all together."""
     made: list[str] = field(default_factory=list)
@@ -188,6 +191,8 @@ def _of_suite(store: Store) -> Measured:
         if why := _left_out(record):
             parts = spec.architecture_label, spec.task_label, spec.track, f"seed {spec.seed}: {why}"
             found.left_out.append(" · ".join(filter(None, parts)))
+        if record.status == "diverged":
+            found.diverged[spec.task_label, spec.track, spec.architecture_label] += 1
         for metric, value in _scores(record).items() if not why else ():
             column = Column(*table, metric, metric == metrics.primary, metrics.higher_is_better)
             found.scores.setdefault(column, {}).setdefault(spec.architecture_label, []).append(value)

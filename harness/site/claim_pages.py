@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.board.looks import Frame
+from harness.claims.charts import heat_map
 from harness.claims.report import details, judged, overview
 from harness.claims.verdict import Judged
 from harness.errors import UserError
+from harness.site.parts import figure
 from harness.site.views import section_view
 
 if TYPE_CHECKING:
@@ -34,5 +37,7 @@ def pages(site: Site) -> Iterator[tuple[str, str, dict[str, Any]]]:
     view = replace(table, rows=rows)
     yield "claims/index.html", "claims.html.j2", {"title": "The claims, settled", "claim": None, "view": view}
     for one in site.claims:
-        view = section_view(details(one, "small"))
+        drawn = heat_map(one.measured, Frame({}))
+        charts = [figure(f"{one.name}:scores", "Mean score of every row; darker is better", drawn)] if drawn else []
+        view = replace(section_view(details(one, "small")), charts=charts)
         yield f"claims/{one.name}.html", "claims.html.j2", {"title": one.name, "claim": one, "view": view}

@@ -78,6 +78,7 @@ def test_scores_are_those_of_final_runs_that_may_be_ranked(store, tmp_path):
     found = read("delta_rule", "small", tmp_path)
     column = Column("mqar", "", "accuracy", primary=True, higher=False)
     assert sorted(found.scores[column]["pre_ln"]) == [0.1, 0.25, 0.5], "chance is what a run scores that diverged"
+    assert found.diverged == {("mqar", "", "pre_ln"): 1}
     assert found.left_out == [
         f"pre_ln · mqar · seed 3: {next(iter(gates()))}",
         "pre_ln · mqar · seed 4: oom",

@@ -8,7 +8,7 @@ import pytest
 MAIN = ["index.html", "suites/quick.html"]
 PAGES = [
     *MAIN, "runs/fair/rwkv4/text--params.html", "architectures/index.html", "architectures/mamba.html",
-    "compare.html#a=rwkv4&b=pre_ln",
+    "compare.html#a=rwkv4&b=pre_ln", "claims/data.html",
 ]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": PHONE}
