@@ -29,8 +29,12 @@ def heat_map(measured: Measured, frame: Frame) -> alt.LayerChart | None:
         if row in measured.scores[column]
     ]
     first = next(iter(columns))
-    order = {"sort": [*columns.values()], "title": None}
-    x = alt.X("condition:N", **order, axis=alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False))
+    x = alt.X(
+        "condition:N",
+        sort=[*columns.values()],
+        title=_unit(first),
+        axis=alt.Axis(orient="top", labelAngle=-30, ticks=False, domain=False),
+    )
     y = alt.Y("architecture:N", sort=rows, title=None, axis=alt.Axis(ticks=False, domain=False))
     shade = alt.Scale(scheme="blues", reverse=not first.higher)
     colour = alt.Color("score:Q", scale=shade, legend=None)
@@ -71,5 +75,5 @@ def _unit(column: Column) -> str:
 def _cell(measured: Measured, column: Column, row: str) -> dict[str, str | float]:
     scores = measured.scores[column][row]
     lost = measured.diverged[column.task, column.track, row]
-    said = f"{fmean(scores):.3f}" if not lost else f"diverged {lost}/{len(scores)}"
+    said = f"{fmean(scores):.3g}" if not lost else f"diverged {lost}/{len(scores)}"
     return {"score": fmean(scores), "said": said, "seeds": ", ".join(f"{score:.4g}" for score in scores)}

@@ -38,6 +38,6 @@ def pages(site: Site) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "claims/index.html", "claims.html.j2", {"title": "The claims, settled", "claim": None, "view": view}
     for one in site.claims:
         drawn = heat_map(one.measured, Frame({}))
-        charts = [figure(f"{one.name}:scores", "Mean score of every row; darker is better", drawn)] if drawn else []
+        charts = [figure(f"{one.name}:scores", "Means over seeds; darker is better", drawn)] if drawn else []
         view = replace(section_view(details(one, "small")), charts=charts)
         yield f"claims/{one.name}.html", "claims.html.j2", {"title": one.name, "claim": one, "view": view}
