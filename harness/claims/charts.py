@@ -22,11 +22,15 @@ def heat_map(measured: Measured, frame: Frame) -> alt.LayerChart | None:
     rows = [*dict.fromkeys(row for column in columns for row in measured.scores[column])]
     if len(rows) < 2 or len(columns) < 2:
         return None
-    cells = [
-        {"architecture": row, "condition": name, **_cell(measured, column, row)}
-        for column, name in columns.items()
+    means = {
+        (column, row): fmean(measured.scores[column][row])
+        for column in columns
         for row in rows
         if row in measured.scores[column]
+    }
+    cells = [
+        {"architecture": row, "condition": columns[column], "score": mean, **_words(measured, column, row, mean)}
+        for (column, row), mean in means.items()
     ]
     first = next(iter(columns))
     x = alt.X(
@@ -38,8 +42,8 @@ def heat_map(measured: Measured, frame: Frame) -> alt.LayerChart | None:
     y = alt.Y("architecture:N", sort=rows, title=None, axis=alt.Axis(ticks=False, domain=False))
     shade = alt.Scale(scheme="blues", reverse=not first.higher)
     colour = alt.Color("score:Q", scale=shade, legend=None)
-    means = [fmean(measured.scores[column][row]) for column in columns for row in measured.scores[column]]
-    dark = f"datum.score {'>' if first.higher else '<'} {(min(means) + max(means)) / 2}"
+    middle = (min(means.values()) + max(means.values())) / 2
+    dark = f"datum.score {'>' if first.higher else '<'} {middle}"
     letters = alt.Color(value="#1d1f21", condition={"test": dark, "value": "#ffffff"})
     about = tip(architecture="row", condition="condition", said=first.metric, seeds="by seed")
     own = {"x": x, "y": y, "opacity": opacity(), "tooltip": about}
@@ -72,8 +76,8 @@ def _unit(column: Column) -> str:
     return column.metric.partition("@")[0]
 
 
-def _cell(measured: Measured, column: Column, row: str) -> dict[str, str | float]:
-    scores = measured.scores[column][row]
-    lost = measured.diverged[column.task, column.track, row]
-    said = f"{fmean(scores):.3g}" if not lost else f"diverged {lost}/{len(scores)}"
-    return {"score": fmean(scores), "said": said, "seeds": ", ".join(f"{score:.4g}" for score in scores)}
+def _words(measured: Measured, column: Column, row: str, mean: float) -> dict[str, str]:
+    """What a cell says, and its scores by seed."""
+    scores, lost = measured.scores[column][row], measured.diverged[column.task, column.track, row]
+    said = f"diverged {lost}/{len(scores)}" if lost else f"{mean:.3g}"
+    return {"said": said, "seeds": ", ".join(f"{score:.4g}" for score in scores)}
