@@ -53,9 +53,6 @@ ORDERED, DECODED, MATCHED = {"causal", "gradient_leak"}, {"decodes"}, {"matched_
 """Gates of roles with an order in time, of language models, and of runs that are matched in size."""
 LATER_GATES = {"decodes", "installed_code"}
 """Those that records of an earlier zoobench lack; a board says which."""
-FIRST_GATES = {"batch_independent": (1e-4,), "causal": (1e-4,), "matched_size": (), "repeatable": (0.0,)}
-FIRST_COMMITS = ("489f51600c5b", "29608293275a")
-"""Published runs of before there were sixteen gates."""
 MONTH = 30 * 86_400.0
 """Seconds."""
 HALF = 32
@@ -358,8 +355,7 @@ def _gates(record: Record) -> Iterator[str]:
     if {*known.skipped} != skipped:
         theirs, ours = (", ".join(sorted(names)) or "none" for names in (known.skipped, skipped))
         yield f"skipped {theirs}; its spec skips {ours}"
-    limits = FIRST_GATES if not record.digest and str(record.provenance.commit).startswith(FIRST_COMMITS) else GATES
-    wanted = {*limits} - skipped - (set() if spec.role in IN_TIME else ORDERED)
+    wanted = {*GATES} - skipped - (set() if spec.role in IN_TIME else ORDERED)
     wanted -= (LATER_GATES - given) | (set() if spec.role == "lm" else DECODED)
     wanted -= set() if spec.match is not None and record.size and record.size.mismatch is not None else MATCHED
     if wanted != given:
@@ -369,7 +365,7 @@ def _gates(record: Record) -> Iterator[str]:
         passes = gate.measured is not None and gate.limit is not None and gate.measured <= gate.limit
         if gate.passed != passes:
             yield f"{name} {'passed' if gate.passed else 'failed'} with {gate.measured} measured, limit {gate.limit}"
-        allowed = (spec.match.tolerance,) if name in MATCHED and spec.match else limits.get(name, ())
+        allowed = (spec.match.tolerance,) if name in MATCHED and spec.match else GATES.get(name, ())
         if (gate.limit not in allowed if allowed else (gate.limit or 0) < 0.02) and (gate.passed or gate.limit):
             yield f"{name} has the limit {gate.limit}, not {' or '.join(f'{one:g}' for one in allowed) or '0.02'}"
         if name in MATCHED and record.size and gate.measured != abs(record.size.mismatch or 0.0):

@@ -12,8 +12,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
 from harness.errors import UserError
 from harness.records import columns
 from harness.records.curves import Curve, Points, curves_table
@@ -125,7 +123,7 @@ class Published:
         index = read_json(self.folder / INDEX)
         if "files" not in index:
             return {}
-        if index.get("format") not in (1, FORMAT):
+        if index.get("format") != FORMAT:
             raise UserError(f"format {index.get('format')!r}, this zoobench reads {FORMAT}", file=self.folder / INDEX)
         with naming(self.folder / INDEX):
             convert(Index, index)
@@ -149,24 +147,22 @@ class Published:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        old = name == RECORDS and self.index.get("format") == 1
         made = {RECORDS: records_table, CURVES: curves_table}[name]([]).schema
-        written = pa.schema([*(made.field(name) for name in COLUMNS), ("record", pa.string())]) if old else made
         try:
             open_regular(self.folder / name).close()
             there = pq.read_schema(self.folder / name)
-            absent = [] if old or name == CURVES else columns.unknown_to(there.names)
-            if not there.equals(pa.schema([column for column in written if column.name not in absent])):
+            absent = [] if name == CURVES else columns.unknown_to(there.names)
+            if not there.equals(pa.schema([column for column in made if column.name not in absent])):
                 raise UserError("has other columns than this zoobench writes", file=self.folder / name)
             # Arrow's own file: its threads may outlast the interpreter
-            with pq.ParquetFile(self.folder / name, read_dictionary=None if old else _without(absent, coded)) as found:
-                rows = found.read(None if old else _without(absent, wanted))
+            with pq.ParquetFile(self.folder / name, read_dictionary=_without(absent, coded)) as found:
+                rows = found.read(_without(absent, wanted))
             for column in absent:
-                rows = rows.append_column(column, pa.nulls(len(rows), written.field(column).type))
+                rows = rows.append_column(column, pa.nulls(len(rows), made.field(column).type))
             rows.validate(full=True)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"cannot be read: {error}", file=self.folder / name) from None
-        return (_upgraded(rows) if old else rows).select(wanted or made.names)
+        return rows.select(wanted or made.names)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -248,24 +244,6 @@ class Published:
 
 def _without(absent: list[str], names: list[str] | None) -> list[str] | None:
     return names and [name for name in names if name not in absent]
-
-
-def _upgraded(rows: "pa.Table") -> "pa.Table":
-    """The rows of a file of format 1, which had the whole JSON of a record in one column, with the columns of today."""
-    import pyarrow as pa
-
-    parts = [_parts(text) for text in rows["record"].to_pylist()]
-    for name in columns.names():
-        rows = rows.append_column(name, pa.array([part.get(name) for part in parts], pa.string()))
-    return rows
-
-
-def _parts(text: Any) -> dict[str, str]:
-    """The columns of a record's JSON; none of what is no record, which then is told where it is read."""
-    try:
-        return columns.row(from_json(text))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return {}
 
 
 def write(folder: Path, records: Iterable[Record], index: Mapping[str, Any]) -> None:

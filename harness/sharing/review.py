@@ -143,7 +143,7 @@ def _read(bundle: Published) -> tuple[list[Record], list[Finding]]:
     ordered = [records[run_id] for run_id in ids]
     if not curves_table(ordered).equals(bundle.table(CURVES)):
         findings.append(Finding("curve", CURVES, "holds other points than those of the runs, or in another order"))
-    for name in COLUMNS.keys() - {"record"}:
+    for name in COLUMNS:
         said, meant = (one[name].to_pylist() for one in (table, records_table(ordered)))
         other = [record for record, one, two in zip(ordered, said, meant, strict=True) if one != two]
         findings += [Finding("record", _place(r.spec), f"its column {name} is not what its record says") for r in other]

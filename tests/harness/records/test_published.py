@@ -1,6 +1,5 @@
 """Published suites: nothing is lost in Parquet, one's own runs come first, and SQL sees what pandas does."""
 
-import json
 import math
 from statistics import fmean
 
@@ -10,7 +9,6 @@ import pytest
 
 import harness
 from harness.errors import UserError
-from harness.records import columns
 from harness.records.curves import curves_table
 from harness.records.frames import curves, query, results
 from harness.records.record import CurvePoint, Error, Origin
@@ -97,24 +95,6 @@ def test_a_damaged_row_is_told_and_the_others_are_read(store):
         one, *others = Store("tiny", store.folder.parent).published.records()
         assert getattr(one, "status", "") == "damaged" if name != "record.spec.seed" else isinstance(one, UserError)
         assert {record.status for record in others} == {"ok"}
-
-
-def test_records_published_in_one_column_are_read(store):
-    published, path = store.published, store.folder / "records.parquet"
-    records, table = [*published.records()], pq.read_table(path)
-    texts = [json.dumps(record.replace(curve=[], origin=Origin()).to_dict()) for record in records]
-    old = table.drop_columns(columns.names()).append_column("record", pa.array(texts))
-    pq.write_table(old, path)
-    index = json.loads((store.folder / "published.json").read_text())
-    (store.folder / "published.json").write_text(json.dumps(index | {"format": 1}))
-    assert [*Store("tiny", store.folder.parent).published.records()] == records
-    for wrong in ("{", "[]", '{"spec": []}', None, "[" * 9999):
-        texts[0] = wrong
-        pq.write_table(old.set_column(old.column_names.index("record"), "record", pa.array(texts)), path)
-        one, *others = Store("tiny", store.folder.parent).published.records()
-        assert isinstance(one, UserError)
-        assert others == records[1:]
-    assert len(results("tiny", store.folder.parent)) == 4
 
 
 def test_no_records_and_damaged_files_are_told(store, tmp_path):

@@ -1,4 +1,4 @@
-"""What tests ask of every mixer beyond the contract: no data needed, masked steps, directions, types of states."""
+"""What tests ask of every mixer beyond the contract: no data needed, directions, types of states."""
 
 from functools import cache
 

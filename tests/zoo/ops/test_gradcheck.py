@@ -214,7 +214,7 @@ BY_HAND = {
 NOT_IN_FLOAT64 = "TiledAttention", "TiledLinearAttention", "TiledChannelDecay", "TiledDeltaRule"
 """No op runs these in float64, as no CPU has products for it, and they take the longest to compile: with --all only. In
 the dtypes they run in, their gradients are compared with the naive form's in `cpu/test_recurrences` and
-`cpu/test_attention`."""
+`test_attention`."""
 
 
 def check(function, inputs):
