@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.board import questions, tuning
 from harness.board.model import Baseline, TaskBoard
-from harness.gates.registry import applied, gates
+from harness.records.checks import GATES, gates_for
 from harness.records.meters import StopRule
 from harness.records.record import Record
 from harness.records.spec import MatchRule
@@ -224,13 +224,13 @@ def _gates(board: TaskBoard, finals: Sequence[Record]) -> list[str]:
     def listed(lacking: Iterable[tuple[str, str]]) -> str:
         """Like "causal, untrained (pre_ln, lstm)" of (gate, row); without names where it is all rows."""
         rows = grouped(lacking)
-        groups = grouped((tuple(sorted({*rows[gate]})), gate) for gate in gates() if gate in rows)
+        groups = grouped((tuple(sorted({*rows[gate]})), gate) for gate in GATES if gate in rows)
         every = tuple(sorted(names))
         return "; ".join(", ".join(own) + (f" ({_listed(who)})" if who != every else "") for who, own in groups.items())
 
     skipped = listed((gate, name) for name, *_, left_out in judged for gate in left_out)
     older = listed((gate, name) for name, role, matched, passed, left_out in judged
-                   for gate in {*applied(role, matched=matched)} - {*passed, *left_out})  # fmt: skip
+                   for gate in gates_for(role, matched=matched) - {*passed, *left_out})  # fmt: skip
     found = [f"gates skipped: {skipped}"] if skipped else []
     return found + ([f"not judged by {older}: older records"] if older else [])
 

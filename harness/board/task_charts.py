@@ -191,7 +191,7 @@ def learning_rates(board: TaskBoard, records: Sequence[Record], frame: Frame) ->
     for row in board.ranked:
         found: dict[float, float] = {}
         for trial in trials.get(row.architecture, []):
-            rate, score = finite(trial.spec.point.get("lr")), finite(board.cost(objective(trial)))
+            rate, score = finite(trial.spec.tuned("lr")), finite(board.cost(objective(trial)))
             if rate and score is not None:
                 found[rate] = (max if higher else min)(score, found.get(rate, score))
         points += [

@@ -1,7 +1,7 @@
 """How the rows of one task were tuned: at what cost, how near an edge, and what more would bring."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.board.model import TaskBoard
@@ -21,7 +21,8 @@ def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record
     """How many trials, where, what they cost, and which of the best values lie at an edge."""
     if not trials:
         return []
-    found = []
+    found, dims = [], dimensions(trials)
+    spaces = {name: space(own, dims) for name, own in by_architecture(trials).items()}
     if counts := [row.trials or 0 for row in rows if row.ranked]:
         splits = sorted({str(r.spec.evaluate.split or "valid") for r in trials})
         split = "the validation split" if splits == ["valid"] else f"the split {', '.join(splits)}"
@@ -30,16 +31,15 @@ def notes(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record
     used, failed = [r.budget.used for r in ran], sum(r.status != "ok" for r in ran)
     cost = f"{short(sum(u.flops for u in used), 'FLOP')} and {clock(math.fsum(u.seconds for u in used))}"
     lost = f", {failed} of them failed" if failed else ""
-    found += [*_searched(trials), f"tuning cost: {len(ran)} trials{lost}, {cost} of training in all"]
-    return found + _edges(rows, finals, trials)
+    found += [*_searched(trials, spaces), f"tuning cost: {len(ran)} trials{lost}, {cost} of training in all"]
+    return found + _edges(rows, finals, spaces)
 
 
-def _searched(trials: Sequence[Record]) -> list[str]:
+def _searched(trials: Sequence[Record], spaces: Mapping[str, dict[str, Any]]) -> list[str]:
     """The space of a sampler, or of a grid of more than learning rates, if all architectures share it."""
-    dims = dimensions(trials)
-    first, *others = [space(own, dims) for own in by_architecture(trials).values()]
+    first, *others = spaces.values()
     samplers = sorted({r.spec.tuning.sampler for r in trials if r.spec.tuning is not None})
-    if any(other != first for other in others) or not (samplers or len(dims) > 1):
+    if any(other != first for other in others) or not (samplers or len(first) > 1):
         return []
     values = "; ".join(f"{name} {_range(own)}" for name, own in first.items())
     return [f"searched by {', '.join(samplers) or 'grid'}: {values}"]
@@ -51,11 +51,10 @@ def _range(values: Any) -> str:
     return f"{values['low']:g} to {values['high']:g}{' (log)' if values['log'] else ''}"
 
 
-def _edges(rows: Sequence[Row], finals: Sequence[Record], trials: Sequence[Record]) -> list[str]:
-    runs, own, dims = by_architecture(finals), by_architecture(trials), dimensions(trials)
-    found = []
+def _edges(rows: Sequence[Row], finals: Sequence[Record], spaces: Mapping[str, dict[str, Any]]) -> list[str]:
+    runs, found = by_architecture(finals), []
     for name in sorted(row.architecture for row in rows if row.scores):
-        for dimension, values in space(own.get(name, []), dims).items():
+        for dimension, values in spaces.get(name, {}).items():
             best, kind = tuned_values(runs[name], dimension), "grid" if isinstance(values, list) else "range"
             if len(best) == 1 and at_edge(best[0], values):
                 edge = f"best {WORDS.get(dimension, dimension)} at the edge of its {kind}"

@@ -72,8 +72,3 @@ def _import_all() -> None:
 
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-
-
-def applied(role: Role, *, matched: bool) -> list[str]:
-    """Names of the gates for a role, of a run that is matched in size or not."""
-    return [name for name, known in gates().items() if known.applies(role, matched=matched)]

@@ -29,6 +29,7 @@ IN_TIME: tuple[Role, ...] = ("lm", "seq2seq")
 FLOAT64, AS_SCORED = (1e-9, 1e-5), 1e-4
 """Limits on differences between logits: in float64, or less where a model computes in less; and as they were scored."""
 GATES: dict[str, tuple[float, ...]] = {
+    "installed_code": (0,),
     "data_order": (0,),
     "test_overlap": (),  # at least 2%; more where examples repeat by chance
     "repeatable": (0, 1e-6),
@@ -46,7 +47,6 @@ GATES: dict[str, tuple[float, ...]] = {
     "within_budget": (0, 0.01, 1),
     "declared_size": (0.05,),
     "decodes": (*FLOAT64, 0),
-    "installed_code": (0,),
 }
 """Every gate, and the limits it may have; `harness.gates` has them, and needs torch. A test compares the two."""
 ORDERED, DECODED, MATCHED = {"causal", "gradient_leak"}, {"decodes"}, {"matched_size"}
@@ -63,6 +63,12 @@ OLDER = Path(__file__).with_name("older.txt")
 """The records that were published before there were digests: their ids, and hashes of them and of their curves."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
 """The largest value of a score; those left out have none. None is below zero."""
+
+
+def gates_for(role: Role, *, matched: bool) -> set[str]:
+    """Names of the gates for a role, of a run that is matched in size or not."""
+    left_out = (set() if role in IN_TIME else ORDERED) | (set() if role == "lm" else DECODED)
+    return {*GATES} - left_out - (set() if matched else MATCHED)
 
 
 def problems(record: Record) -> Iterator[Problem]:
@@ -355,9 +361,8 @@ def _gates(record: Record) -> Iterator[str]:
     if {*known.skipped} != skipped:
         theirs, ours = (", ".join(sorted(names)) or "none" for names in (known.skipped, skipped))
         yield f"skipped {theirs}; its spec skips {ours}"
-    wanted = {*GATES} - skipped - (set() if spec.role in IN_TIME else ORDERED)
-    wanted -= (LATER_GATES - given) | (set() if spec.role == "lm" else DECODED)
-    wanted -= set() if spec.match is not None and record.size and record.size.mismatch is not None else MATCHED
+    matched = spec.match is not None and record.size is not None and record.size.mismatch is not None
+    wanted = gates_for(spec.role, matched=matched) - skipped - (LATER_GATES - given)
     if wanted != given:
         lacking, more = ", ".join(sorted(wanted - given)), ", ".join(sorted(given - wanted))
         yield f"not judged by {lacking}" if lacking else f"judged by {more}, which this zoobench does not know here"

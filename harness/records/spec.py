@@ -169,8 +169,14 @@ class RunSpec(Part):
     @property
     def point(self) -> dict[str, Any]:
         """The values of everything a suite may tune, where the spec has one."""
-        known = {"options": self.options, "train": {} if self.train is None else vars(self.train)}
-        return {name: known[place][name] for name, place in TUNABLE.items() if name in known[place]}
+        return {name: settings[name] for name in TUNABLE if name in (settings := self._settings_with(name))}
+
+    def tuned(self, name: str) -> Any:
+        """The value of something that a suite may tune; None where the spec has none."""
+        return self._settings_with(name).get(name)
+
+    def _settings_with(self, name: str) -> Mapping[str, Any]:
+        return self.options if TUNABLE[name] == "options" else vars(self.train) if self.train else {}
 
     def at(self, point: Mapping[str, Any]) -> RunSpec:
         """The same run with the values of `point` instead of its own."""

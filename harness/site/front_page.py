@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.board.tables import ranks
 from harness.board.verdicts import sentences
-from harness.gates.registry import gates
+from harness.records.checks import GATES
 from harness.site.front import REFERENCE, Cell, Column, Line
 from harness.site.suites import Suite
 from harness.site.views import CellView, plain_table, slug
@@ -48,7 +48,7 @@ def context(site: Site) -> dict[str, Any]:
         "leaders": leaders(site.matrix.lines),
         "placed": [line for line in site.matrix.lines if line.overall],
         "runs": sum(len(suite.finals) for suite in site.suites),
-        "gates": len(gates()),
+        "gates": len(GATES),
         "fewest": min(FEWEST, len({column.task.task for column in columns})),
         "leading": site.matrix.leading,
         "problems": site.problems,

@@ -94,7 +94,7 @@ def _trials(trials: Sequence[Record]) -> Any:
     ordered = sorted(trials, key=lambda r: (r.spec.train.lr if r.spec.train else 0.0, r.run_id))
     columns: dict[str, Any] = {"run": lambda r: r.run_id}
     for name in {name: None for trial in ordered for name in trial.spec.point}:
-        columns[name] = lambda r, name=name: r.spec.point.get(name)
+        columns[name] = lambda r, name=name: r.spec.tuned(name)
     columns |= {
         "status": lambda r: r.status,
         "score": lambda r: r.metrics.score(r.spec.evaluate.split or "valid"),

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from harness.isolation.supervisor import Bounds
+from harness.records.checks import GATES
 from harness.records.meters import METERS, StopRule
 from harness.records.seeds import SeedRule
 from harness.records.spec import MATCHED, PRETRAINED, TUNABLE, EvaluateSettings, MatchRule, TrainSettings
@@ -177,11 +178,9 @@ class Evaluate(Strict):
     @field_validator("skip_gates")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        from harness.gates.registry import gates
-
         for name in names:
-            if name not in gates():
-                raise ValueError(f"no gate is called {name!r}{nearest(name, gates())}")
+            if name not in GATES:
+                raise ValueError(f"no gate is called {name!r}{nearest(name, GATES)}")
         return sorted({*names})
 
     def settings(self) -> EvaluateSettings:

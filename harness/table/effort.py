@@ -40,7 +40,7 @@ def space(trials: Sequence[Record], dims: Sequence[str]) -> dict[str, Any]:
 
 def tuned_values(runs: Sequence[Record], name: str) -> list[float]:
     """The different values of something tunable, in trials or final runs."""
-    return sorted({value for r in runs if (value := finite(r.spec.point.get(name))) is not None})
+    return sorted({value for r in runs if (value := finite(r.spec.tuned(name))) is not None})
 
 
 def _effort(trials: Sequence[Record], dims: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness import board, stats
 from harness.board import formats, notes
-from harness.gates.registry import applied
+from harness.records.checks import gates_for
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Eligibility, ReferenceSpeed, Speed
 from harness.table.rows import MEASURED
@@ -337,7 +337,7 @@ def test_a_tie_that_hangs_on_a_third_is_noted():
 
 def test_gates_that_were_not_applied_are_noted():
     """Skipped by the suite, or not yet there when the record was made; neither unranks a row."""
-    every = dict.fromkeys(applied("lm", matched=True), PASSED)
+    every = dict.fromkeys(gates_for("lm", matched=True), PASSED)
     some = {name: PASSED for name in every if name not in ("causal", "untrained")}
     new, old = (Eligibility(ranked=True, gates=gates) for gates in (every, some))
     cut = change(old, skipped=("causal", "untrained"))
