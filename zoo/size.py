@@ -81,11 +81,20 @@ _FORMULAS = {
 for the gradients of a depthwise convolution. Attention counts every score, masked or not, in either form."""
 
 
-class _FlopCounter(FlopCounterMode):
-    """torch's counter, which leaves out what a backward pass computes again."""
+class Products(FlopCounterMode):
+    """torch's counter, which leaves out what a backward pass computes again; that much is in `left_out`."""
+
+    left_out = 0
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping=_FORMULAS)
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
-        return out if flops.paused else super()._count_flops(func_packet, out, args, kwargs)
+        if not flops.paused:
+            return super()._count_flops(func_packet, out, args, kwargs)
+        if func_packet in self.flop_registry:
+            self.left_out += self.flop_registry[func_packet](*args, **kwargs, out_val=out)
+        return out
 
 
 def training_flops(
@@ -103,7 +112,7 @@ def training_flops(
     saved = [p.grad for p in model.parameters()]
     for p in model.parameters():
         p.grad = None  # or backward would add to it in place
-    counter = _FlopCounter(display=False, custom_mapping=_FORMULAS)
+    counter = Products()
     with torch.random.fork_rng(), flops.Counter() as own, counter:
         with autocast or nullcontext():
             logits = model(batch)

@@ -241,6 +241,8 @@ class Batch:
     - `counted`: like `targets`, true where the target counts in loss and metric (None: all count).
     - `inputs2`, `mask2`: the second document for `retrieve`.
     - `decoder_inputs`: (B, U) for `seq2seq`, the targets shifted right behind a start token.
+
+    What a model is given in training and scoring has drawn zeros and ones in the place of `targets` and `counted`.
     """
 
     inputs: Any

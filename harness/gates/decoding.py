@@ -8,18 +8,18 @@ from torch import Tensor
 
 from harness.gates.hidden import reachable
 from harness.gates.measure import relative, result, worst
-from harness.gates.registry import gate
+from harness.gates.registry import IN_TIME, gate
 from harness.gates.subject import Subject
 from harness.records.record import Gate
 from tasks.parts import rows
 from zoo import size as sizing
-from zoo.contract import State, leaves, state_bytes
+from zoo.contract import Batch, State, leaves, state_bytes
 
 STEPS = 12
 """Decoded one by one behind a context of drawn length."""
 
 
-@gate("decoding gives other outputs, or carries more than is shown", roles=("lm",))
+@gate("decoding gives other outputs, or carries more than is shown", roles=IN_TIME)
 def decodes(subject: Subject) -> Gate:
     """Two sequences decoded in turn, each from its own state, against the logits of one pass; and the state's bytes.
 
@@ -29,11 +29,15 @@ def decodes(subject: Subject) -> Gate:
     about = "largest relative difference between decoding and one pass"
     if not subject.model.traits.resumable or subject.task.shape.vocab is None:
         return result(0.0, precise.limit, f"{about}: the model does not claim to decode")
-    batch = rows(subject.batch(), slice(0, 2)).tensors(precise.device)
-    length = int(batch.inputs.shape[1] if batch.mask is None else batch.mask.sum(1).min())
+    batch, writes = rows(subject.batch(), slice(0, 2)).tensors(precise.device), subject.model.role == "seq2seq"
+    tokens = batch.decoder_inputs if writes else batch.inputs
+    length = int(tokens.shape[1] if writes or batch.mask is None else batch.mask.sum(1).min())
     begin = subject.draw.randint(0, max(0, length - STEPS))
     whole = precise(batch)[:, :length]
-    decoded = [_Decoded(precise.model, row[None, :length]) for row in batch.inputs]
+    decoded = [
+        _Decoded(precise.model, row[None, :length], _read(precise.model, rows(batch, slice(i, i + 1))))
+        for i, row in enumerate(tokens)
+    ]
     for each in decoded:
         each.extend(begin)
     for _ in range(min(STEPS, length - begin)):
@@ -42,14 +46,21 @@ def decodes(subject: Subject) -> Gate:
     for each in decoded:
         each.extend(length)
     found = max(relative(torch.cat(each.logits, 1)[0], row) for each, row in zip(decoded, whole, strict=True))
-    return worst(result(found, precise.limit, f"{about}, {precise.about}"), _carried(subject))
+    same = result(found, precise.limit, f"{about}, {precise.about}")
+    return same if writes else worst(same, _carried(subject))
+
+
+def _read(model: Any, batch: Batch) -> State:
+    """The state from which a sequence is decoded: after the source, if there is one."""
+    state: State = model.read(batch.inputs, batch.mask) if model.role == "seq2seq" else model.init_state(1)
+    return state
 
 
 class _Decoded:
     """A sequence of tokens (1, T) on its way through a model, and the logits so far."""
 
-    def __init__(self, model: Any, tokens: Tensor) -> None:
-        self.model, self.left, self.state = model, tokens, model.init_state(1)
+    def __init__(self, model: Any, tokens: Tensor, state: State) -> None:
+        self.model, self.left, self.state = model, tokens, state
         self.logits: list[Tensor] = []
 
     def extend(self, steps: int) -> None:
@@ -60,7 +71,7 @@ class _Decoded:
 
 
 def _carried(subject: Subject) -> Gate:
-    """What the state holds after as many steps as the record says, over what it says."""
+    """The most that the state holds at some drawn steps and the record's last, over what the record says."""
     about = "bytes carried from step to step beyond those shown, relative"
     shown = subject.size.state_bytes
     if shown is None:
@@ -69,8 +80,11 @@ def _carried(subject: Subject) -> Gate:
     steps = sizing.decoded_length("lm", shape)
     assert shape.vocab is not None
     tokens = torch.randint(shape.vocab, (1, steps), generator=subject.generator()).to(subject.device)
-    _, state = model.extend(tokens, model.init_state(1))
-    return result(max(0.0, _bytes(state) / max(1, shown) - 1), 0.0, about)
+    state, most, ends = model.init_state(1), 0, {*subject.draw.sample(range(1, steps), min(4, steps - 1)), steps}
+    for part in torch.tensor_split(tokens, sorted(ends)[:-1], dim=1):
+        _, state = model.extend(part, state)
+        most = max(most, _bytes(state))
+    return result(max(0.0, most / max(1, shown) - 1), 0.0, about)
 
 
 def _bytes(state: State) -> int:

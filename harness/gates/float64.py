@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.gates.question import asked
 from zoo.contract import Batch, Model
 
 FINE, COARSE = 1e-9, 1e-5
@@ -42,7 +43,7 @@ class Float64Copy:
         try:
             twin = copy.deepcopy(model).cpu().double().eval()
             with torch.no_grad(), _PrecisionLog() as log:
-                logits = twin(to_float64(batch))
+                logits = twin(asked(to_float64(batch)))
             if logits.dtype == torch.float64 and not log.less:
                 return cls(twin, FINE, "in float64", torch.device("cpu"))
             return cls(twin, COARSE, "in float64, but for what the model computes in less", torch.device("cpu"))
@@ -56,7 +57,7 @@ class Float64Copy:
             # torch.manual_seed formats its caller's stack for every kind of accelerator, also where there is none
             (torch.random.default_generator if self.device.type == "cpu" else torch.random).manual_seed(self.seed)
             double = next(self.model.parameters()).dtype == torch.float64
-            return self.model(to_float64(batch) if self.device.type == "cpu" and double else batch)
+            return self.model(asked(to_float64(batch) if self.device.type == "cpu" and double else batch))
 
 
 def copied(model: Model) -> Model:

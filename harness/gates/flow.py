@@ -17,8 +17,8 @@ from tasks.parts import rows
 from zoo import size as sizing
 from zoo.contract import Batch, Model
 
-EVERY, SOME = 64, 24
-"""Up to this many steps every cut is tried, else this many."""
+EVERY, SOME, TRAINED = 64, 24, 3
+"""Up to this many steps every cut is tried, else this many; and of a training batch."""
 AFFORDED = 2e11
 """Multiplications that cuts may take, about."""
 TOGETHER = 1 << 10
@@ -59,7 +59,26 @@ def causal(subject: Subject) -> Gate:
                 with _enlarged(precise.model, batch, cut, chance):
                     found = max(found, relative(precise(batch)[:, :cut], before[:, :cut]))
     about = "largest relative change of past logits when the future is replaced"
-    return worst(result(found, precise.limit, f"{about}, {precise.about}"), *_as_scored(subject))
+    alone, trained = result(found, precise.limit, f"{about}, {precise.about}"), _as_trained(subject, _value_leak, about)
+    return worst(alone, trained, *_as_scored(subject))
+
+
+def _as_trained(subject: Subject, leak: Callable[..., float | None], about: str) -> Gate:
+    """The largest leak at some cuts of a training batch, in the model's own precision and with gradients.
+
+    What leaks only there is no use in scoring, but in learning.
+    """
+    model, chance = subject.model, subject.generator()
+    step = subject.draw.randrange(max(1, subject.watch.steps))
+    batch = subject.task.batch("train", step, subject.seed, size=subject.examples).tensors(subject.device)
+    same, cuts = Float64Copy(model, AS_SCORED, "as it is trained", subject.device), _cuts(model, batch, chance)
+    with undone(model, training=True), torch.enable_grad():
+        found = [leak(same, model, batch, cut, chance) for cut in subject.draw.sample(cuts, min(TRAINED, len(cuts)))]
+    return result(max(math.inf if one is None else one for one in found), AS_SCORED, f"{about}, {same.about}")
+
+
+def _value_leak(precise: Float64Copy, model: Model, batch: Batch, cut: int, chance: torch.Generator) -> float:
+    return _leak(precise, model, batch, precise(batch).detach(), [(cut, 0)], chance)
 
 
 def _leak(
@@ -86,7 +105,7 @@ def _as_scored(subject: Subject) -> Iterator[Gate]:
         found, cuts = 0.0, _cuts(subject.model, batch, chance)
         for cut in {cuts[0], *subject.draw.sample(cuts, min(4, len(cuts))), cuts[-1]}:
             for draw in range(2):
-                changed = subject.model(_other_future(subject.model, batch, cut, draw, chance))
+                changed = subject.answer(_other_future(subject.model, batch, cut, draw, chance))
                 found = max(found, relative(changed[:, :cut], before[:, :cut]))
         yield result(found, AS_SCORED, "largest relative change of past logits from those scored")
 
@@ -109,7 +128,7 @@ def gradient_leak(subject: Subject) -> Gate:
                 if leak is None:
                     return result(math.inf, precise.limit, f"{about}: the model shows no embedding of its inputs")
                 found = max(found, leak)
-    return result(found, precise.limit, f"{about}, {precise.about}")
+    return worst(result(found, precise.limit, f"{about}, {precise.about}"), _as_trained(subject, _gradient_leak, about))
 
 
 def _gradient_leak(precise: Float64Copy, model: Model, batch: Batch, cut: int, chance: torch.Generator) -> float | None:

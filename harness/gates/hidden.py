@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 Kind = Literal["parameter", "buffer", "attribute", "shared"]
 OURS = ("zoo", "torch", "tasks", "harness", "numpy", "builtins")
-DEEP = 6
+DEEP = 12
 KEPT = ("__builtins__", "__loader__", "__spec__")
 FEW = 64
 """Bytes that are no place to hide in: names and counters."""
@@ -66,8 +66,13 @@ def _lent(kinds: set[type]) -> Iterator[tuple[str, str, Any]]:
     """What holds numbers in modules and classes of others, where any code can put it."""
     for home in (*sys.modules.values(), *kinds):
         for name, value in tuple(getattr(home, "__dict__", {}).items()):
-            if type(value) in HOLDERS or (type(value) in (list, deque) and value and type(value[0]) in ITEMS):
+            if type(value) in HOLDERS or (type(value) in (list, deque, dict) and _first(value) in ITEMS):
                 yield str(getattr(home, "__name__", "")), name, value
+
+
+def _first(values: Any) -> type | None:
+    """The type of the first thing in a container."""
+    return next((type(value) for value in (values.values() if isinstance(values, dict) else values)), None)
 
 
 HOLDERS = {Tensor, nn.Parameter, np.ndarray, bytes, bytearray, array}
@@ -87,6 +92,17 @@ def every(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     for own, inner in module._modules.items():
         if inner is not None:
             yield from every(inner, f"{name}.{own}" if name else own)
+
+
+def saved(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, and buffers that are saved, by name."""
+    parts = [(f"{name}." if name else "", part) for name, part in every(model)]
+    return {
+        f"{name}{own}": tensor
+        for name, part in parts
+        for own, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None and own not in part._non_persistent_buffers_set
+    }
 
 
 def numbers(module: nn.Module) -> int:
@@ -120,8 +136,8 @@ BUFFERS = (str, bytes, bytearray, memoryview, array, int)
 ARRAYS = (Tensor, np.ndarray)
 COLLECTIONS = (list, tuple, set, frozenset, dict)
 FUNCTIONS = (types.FunctionType, types.MethodType)
-CONTAINERS = ("builtins", "types", "collections", "functools", "itertools", "weakref", "_weakref", "queue")
-"""Python's own modules with classes whose instances hold others."""
+CONTAINERS = {"builtins", "types", "collections", "functools", "itertools", "weakref", "queue", "thread", "torch"}
+"""Packages, without underscores before their names, with classes whose instances hold others."""
 
 
 def _part(value: Any, kind: Kind) -> Part | None:
@@ -155,7 +171,7 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, types.ModuleType):
         if _home(value.__name__) and "site-packages" not in (getattr(value, "__file__", None) or "site-packages"):
             yield "", _own(value)
-    elif not isinstance(value, type) and (_foreign(type(value)) or type(value).__module__ in CONTAINERS):
+    elif not isinstance(value, type) and (_foreign(type(value)) or _holds(type(value))):
         yield from ((f".{own}", inner) for own, inner in list(getattr(value, "__dict__", {}).items()))
         refers = gc.get_referents(value)  # slots, deques, partials, iterators, generators
         yield from ((f"<{place}>", inner) for place, inner in enumerate(refers) if not isinstance(inner, type))
@@ -165,6 +181,11 @@ def _home(module: str) -> bool:
     """Whether a module, by its name, is a plug-in's: neither ours nor Python's."""
     home = module.split(".")[0]
     return home not in OURS and home not in sys.stdlib_module_names
+
+
+def _holds(kind: type) -> bool:
+    """Whether instances of a class hold others."""
+    return kind.__module__.partition(".")[0].lstrip("_") in CONTAINERS
 
 
 def _foreign(kind: type) -> bool:

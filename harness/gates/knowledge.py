@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.gates.measure import result, worst
+from harness.gates.question import asked
 from harness.gates.registry import FIRST, gate
 from harness.gates.subject import Subject
 from harness.records.record import Gate
@@ -57,7 +58,7 @@ def answers(model: Model, batches: Iterable[Batch]) -> Answers:
     with torch.no_grad():
         for batch in batches:
             there = batch.tensors(device)
-            logits = model(there).float()
+            logits = model(asked(there)).float()
             counted = torch.ones_like(there.targets, dtype=torch.bool) if there.counted is None else there.counted
             dealt = there.targets.clone()
             for some, among in zip(dealt.split(DEALT), counted.split(DEALT), strict=True):

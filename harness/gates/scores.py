@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from harness.gates.float64 import COARSE
-from harness.gates.hidden import every
+from harness.gates.hidden import saved
 from harness.gates.measure import nan_to_inf, relative, result, worst
+from harness.gates.question import asked
 from harness.gates.registry import FIRST, gate
 from harness.gates.subject import AS_SCORED, Subject, joined
 from harness.gates.watch import ill_formed
 from harness.records.record import Gate
-from tasks.base import Task, Totals
+from tasks.base import Task, Totals, add_totals, scores
 from tasks.parts import rows
-from zoo.contract import Batch, Model
+from zoo.contract import Batch
 
 SUMS = 512
 """Classes a sum goes over, times places it is formed at; beyond, a part is compared with the softmax."""
@@ -33,7 +34,7 @@ def normalised(subject: Subject) -> Gate:
     """
     about = "largest distance from 1 of the summed probabilities, as the task scores them"
     batch = rows(subject.batch(), slice(0, 2)).tensors(subject.device)
-    logits = subject.model(batch)
+    logits = subject.answer(batch)
     wrong = ill_formed(logits, batch, subject.task.shape.outputs) or subject.watch.malformed
     if wrong:
         return result(math.inf, 1e-3, f"the model gives {wrong}")
@@ -47,7 +48,22 @@ def normalised(subject: Subject) -> Gate:
         found = max((_deviation(subject.task, logits, batch, place, chosen) for place in places), default=0.0)
     except Exception as error:  # a plug-in task may raise anything
         return result(math.inf, 1e-3, f"{about}; scoring one target raises {type(error).__name__}: {error}")
-    return result(found, 1e-3, about)
+    return worst(result(found, 1e-3, about), *_added_up(subject))
+
+
+def _added_up(subject: Subject) -> Iterator[Gate]:
+    """The scores of the record's batches against the quotients of what their examples give one by one."""
+    task, about = subject.task, "largest relative difference of a batch's scores to those of its examples one by one"
+    for batch, logits in subject.scored:
+        parts: Totals = {}
+        for row in range(len(batch)):
+            one = slice(row, row + 1)
+            parts = add_totals(parts, task.totals(logits[one], rows(batch, one)))
+        apart = scores(parts)
+        for found in (task.scores(task.totals(logits, batch)), task.scores(parts)):
+            both = [(found[name], apart[name]) for name in found.keys() & apart.keys() if parts[name][1]]
+            differ = max((abs(one - other) / max(abs(other), 0.01) for one, other in both), default=0.0)
+            yield result(differ, 1e-3, about)
 
 
 def _places(batch: Batch, chance: torch.Generator) -> list[tuple[int, ...]]:
@@ -124,7 +140,7 @@ def answers_unseen(subject: Subject) -> Gate:
     found = [relative(after, before) if written == rewritten else math.inf]
     for scored, logits in subject.scored:
         turned = replace(scored, targets=scored.targets.flip(0))
-        found.append(relative(subject.model(turned), logits))
+        found.append(relative(subject.answer(turned), logits))
     return result(max(found), 1e-6, "largest relative change of logits when the targets are others")
 
 
@@ -139,7 +155,7 @@ def batch_size(subject: Subject) -> Gate:
     found = [result(max(relative(part, whole) for part in parts), precise.limit, about)]
     for scored, logits in subject.scored:
         some = range(min(4, len(scored)))
-        alone = torch.cat([subject.model(rows(scored, slice(i, i + 1))) for i in some])
+        alone = torch.cat([subject.answer(rows(scored, slice(i, i + 1))) for i in some])
         about = f"largest relative difference between examples alone and as scored, {len(scored)} together"
         found.append(result(relative(alone, logits[: len(some)]), AS_SCORED, about))
     return worst(*found)
@@ -162,7 +178,7 @@ def batch_neighbours(subject: Subject) -> Gate:
     about = "largest relative difference to what was scored, when the batch is turned around"
     for scored, logits in subject.scored:
         backwards = list(range(len(scored)))[::-1]
-        found.append(result(relative(subject.model(rows(scored, backwards)), logits[backwards]), AS_SCORED, about))
+        found.append(result(relative(subject.answer(rows(scored, backwards)), logits[backwards]), AS_SCORED, about))
     return worst(*found)
 
 
@@ -170,11 +186,11 @@ def batch_neighbours(subject: Subject) -> Gate:
 def repeatable(subject: Subject) -> Gate:
     """One batch twice; and what was scored first for the record, again now that all has been scored."""
     batch = subject.batch().tensors(subject.device)
-    twice = relative(subject.model(batch), subject.model(batch))
+    twice = relative(subject.answer(batch), subject.answer(batch))
     about = "largest relative difference between the record's scoring and a later one"
     return worst(
         result(twice, 1e-6, "largest relative difference between two evaluations of one batch"),
-        *(result(relative(subject.model(scored), logits), 1e-6, about) for scored, logits in subject.scored),
+        *(result(relative(subject.answer(scored), logits), 1e-6, about) for scored, logits in subject.scored),
     )
 
 
@@ -187,25 +203,14 @@ def weights_alone(subject: Subject) -> Gate:
     about = "largest relative difference to a new model with the saved weights"
     batch = subject.batch().tensors(subject.device)
     twin = subject.built(subject.seed)
-    own, saved = _tensors(twin), _tensors(subject.model)
-    if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
-        odd = sorted(own.keys() ^ saved.keys()) or [n for n in own if own[n].shape != saved[n].shape]
+    own, there = saved(twin), saved(subject.model)
+    if own.keys() != there.keys() or any(own[name].shape != there[name].shape for name in own):
+        odd = sorted(own.keys() ^ there.keys()) or [n for n in own if own[n].shape != there[n].shape]
         return result(math.inf, COARSE, f"{about}: {', '.join(odd[:3])} not there, or of another shape")
     for name, tensor in own.items():
-        tensor.data.copy_(saved[name])
-    pairs = [(batch, subject.model(batch)), *subject.scored]
-    return result(max(relative(twin(batch), logits) for batch, logits in pairs), COARSE, about)
-
-
-def _tensors(model: Model) -> dict[str, Tensor]:
-    """Parameters, and buffers that are saved, by name."""
-    parts = [(f"{name}." if name else "", part) for name, part in every(model)]
-    return {
-        f"{name}{own}": tensor
-        for name, part in parts
-        for own, tensor in (*part._parameters.items(), *part._buffers.items())
-        if tensor is not None and own not in part._non_persistent_buffers_set
-    }
+        tensor.data.copy_(there[name])
+    pairs = [(batch, subject.answer(batch)), *subject.scored]
+    return result(max(relative(twin(asked(batch)), logits) for batch, logits in pairs), COARSE, about)
 
 
 @gate("scoring changes the model, or what it is asked", when=FIRST)

@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.gates.float64 import undone
 from harness.gates.hidden import Inventory, inventory, numbers
 from harness.gates.measure import result
+from harness.gates.question import asked
 from harness.gates.registry import LAST, gate
 from harness.gates.scores import weights_alone
 from harness.gates.subject import Subject
@@ -64,7 +65,7 @@ def _leaves(subject: Subject) -> int:
     model = subject.model
     batch = subject.task.batch("train", 0, subject.seed, size=2).tensors(subject.device)
     with undone(subject.model, training=True), torch.random.fork_rng(), torch.enable_grad():
-        value = subject.loss(model(batch), batch)
+        value = subject.loss(model(asked(batch)), batch)
     own = {id(p) for p in model.parameters()}
     return sum(leaf.numel() for leaf in leaves(value) if id(leaf) not in own)
 

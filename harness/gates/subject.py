@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.gates.float64 import Float64Copy
+from harness.gates.question import asked
 from harness.records.meters import Meters, StopRule
 from harness.records.record import Gate, Size
 from harness.records.spec import MatchRule
@@ -51,6 +52,8 @@ class Subject:
     """What one step costs by the first one's count."""
     examples: int
     """In a batch of training."""
+    groups: Callable[[], list[dict[str, Any]]]
+    """What the optimizer would be told of the parameters now, by group."""
     limit: int | None = None
     """Test examples that the record was scored on; None for all."""
     results: dict[str, Gate] = field(default_factory=dict)
@@ -81,6 +84,11 @@ class Subject:
     def built(self, seed: int) -> Model:
         """The model as it was before training, in evaluation mode."""
         return self.build(seed).eval()
+
+    def answer(self, batch: Batch) -> Tensor:
+        """The model's logits."""
+        logits: Tensor = self.model(asked(batch))
+        return logits
 
     def batch(self, size: int = 8) -> Batch:
         """The first of `MOST` drawn test examples, on the CPU."""

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,17 @@ import torch
 from torch import Tensor
 
 from harness.gates.float64 import copied
-from harness.gates.hidden import Inventory, bits, inventory
+from harness.gates.hidden import Inventory, bits, inventory, saved
+from harness.gates.question import training_flops
 from harness.records.stream_hash import extend_hash, hash_examples
 from tasks.parts import split
-from zoo import size as sizing
 from zoo.contract import Batch, Model
 
 EVERY = 0.05
 """Of the steps, sampled."""
 FIRST = 4
 """Steps that are always sampled."""
-KEPT = 1 << 22
+KEPT = 1 << 25
 """Most numbers in the logits of a batch that is kept of those that the record's scores were made of."""
 HASHES = 1 << 23
 """Most training examples whose hashes are kept; of more, a part chosen by the hash itself."""
@@ -59,6 +60,8 @@ class Watch:
         self._plain = [] if self.trained is not model else self.parameters
         """Those that nobody may hang hooks on; of shards, torch does."""
         self.steps = self.tokens = self.updates = 0
+        self.start = 0
+        """The sum over the bits of what the first step found: parameters and saved buffers."""
         self.violations: dict[str, int] = {}
         self.digests: dict[int, str] = {}
         self.hashes: list[np.ndarray] = []
@@ -68,10 +71,11 @@ class Watch:
         self.longest_step = 0.0
         self.before: Inventory = inventory(model)
         self.after = self.before
+        self._known: Inventory = {}
         self.names = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self.test_hashes: list[np.ndarray] = []
-        self.scored: list[tuple[Batch, Tensor]] = []
-        self._seen = 0
+        self._kept: dict[int, list[tuple[Batch, Tensor]]] = {}
+        self._seen: dict[int, int] = {}
         self.malformed = ""
         self.fraction = 1.0
         """Of their peak, at which learning rates must stand in the next update."""
@@ -89,7 +93,7 @@ class Watch:
         self._in_step = self._sampled = False
         self._given_batch: Batch | None = None
         self._in_parts = False
-        self._digest_given = ""
+        self._digest_taken = self._digest_given = ""
         self._gradients: list[Any] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
@@ -99,16 +103,18 @@ class Watch:
     def before_step(self, batch: Batch, examples: np.ndarray) -> None:
         """Before a step on `batch`, whose `examples` have these hashes; off the clock."""
         if not self.steps:
+            self.start = bits(saved(self.model).values())
             self._draw()
         elif self._versions() != self._version:
             self._violated("parameters changed between steps")
             self._draw()
         if self.steps in self.count_at:
             self.flops.append(self.count_flops(copied(self.model), batch))  # so that nothing is left of it
-        self._batch, self._marks_taken, self._given_batch = batch, _marks(batch), None
+        self._batch = self._part = batch
+        self._marks_taken, self._given_batch = _marks(batch), None
         self._in_parts, self._gradients = False, [None] * len(self.parameters)
         if self._sampled:
-            self.digests[self.steps] = self._digest_given = extend_hash("", batch)
+            self.digests[self.steps], self._digest_taken = extend_hash("", batch), _unanswered(batch)
         self._keep_hashes(examples)
         self.tokens += batch.inputs.shape[0] * batch.inputs.shape[1]
         self._given, self._in_step = self.updates, True
@@ -118,9 +124,10 @@ class Watch:
         """Before the forward pass on a part of the step's batch, and after the backward pass of the part before."""
         if self._in_parts:
             self._check_given()
-        self._in_parts, self._given_batch, self._gradients = True, None, self._gradient_marks()
+        self._in_parts, self._part, self._given_batch = True, batch, None
+        self._gradients = self._gradient_marks()
         if self._sampled:
-            self._digest_given = extend_hash("", batch.tensors("cpu"))
+            self._digest_taken = _unanswered(batch)
 
     def after_step(self, seconds: float) -> None:
         """After a step that took so long, off the clock."""
@@ -131,15 +138,25 @@ class Watch:
             self._violated("several updates in a step")
         self.longest_step = max(self.longest_step, seconds)
         self.steps += 1
+        if not self._known:  # what was loaded for the first step, such as a library with arrays of its own
+            self._known = {name: part for name, part in inventory(self.model).items() if part.kind == "shared"}
+            self.before = self._known | self.before
         self._draw()
 
     def _goes_forward(self, _: Model, given: tuple[Batch]) -> None:
         if self._in_step and self._given_batch is None:
             self._given_batch, self._marks_given = given[0], _marks(given[0])
+            if self._sampled:
+                self._digest_given = extend_hash("", given[0].tensors("cpu"))
+                if _unanswered(given[0]) != self._digest_taken:
+                    self._violated("a batch was changed by the model")
 
-    def _went_forward(self, *_: Any) -> None:
-        if self._in_step and self._gradient_marks() != self._gradients:
+    def _went_forward(self, _: Model, given: tuple[Batch], logits: Any) -> None:
+        if not self._in_step:
+            return
+        if self._gradient_marks() != self._gradients:
             self._violated("gradients were there before the backward pass")
+        self.malformed = self.malformed or misshapen(logits, self._part, self.model.shape.outputs)
 
     def _gradient_marks(self) -> list[Any]:
         """Which gradients there are, and how often each was changed."""
@@ -201,7 +218,7 @@ class Watch:
         """FLOPs of a step as it is now."""
         there, found = self.parameters[0].device, 0
         for part, _ in split(batch, self.parts):
-            found += sizing.training_flops(model, part.tensors(there), self.loss, autocast=self.autocast())
+            found += training_flops(model, part.tensors(there), self.loss, self.autocast())
         return found
 
     def _keep_hashes(self, found: np.ndarray) -> None:
@@ -216,12 +233,12 @@ class Watch:
             self.kept = len(self.hashes[0])
 
     @contextmanager
-    def scoring(self, split: str) -> Iterator[Callable[[Batch, Batch, Tensor], None]]:
-        """Around an evaluation: gives what each batch, as given and as made anew, and its logits are shown to."""
+    def scoring(self, split: str) -> Iterator[Callable[[bool, Batch, Tensor], None]]:
+        """Around an evaluation: gives what each batch and its logits are shown to."""
         before, parts = self._bits(), _digest(self.model) if split == "test" else None
 
-        def see(given: Batch, batch: Batch, logits: Tensor) -> None:
-            if not _equal(given, batch):
+        def see(changed: bool, batch: Batch, logits: Tensor) -> None:
+            if changed:
                 self._violated("a batch was changed while it was scored")
             self.malformed = self.malformed or ill_formed(logits, batch, self.model.shape.outputs)
             if split == "test":
@@ -229,22 +246,26 @@ class Watch:
                 self._keep_scored(batch, logits)
 
         if split == "test":
-            self.test_hashes, self.scored, self._seen = [], [], 0
+            self.test_hashes, self._kept, self._seen = [], {}, {}
         yield see
         if self._bits() != before or (parts is not None and parts != _digest(self.model)):
             self._violated("scoring changed the model")
         self._remember()
 
     def _keep_scored(self, batch: Batch, logits: Tensor) -> None:
-        """Keep two batches of all, each as likely as any other (Vitter 1985, algorithm R)."""
+        """Keep two batches of each length, each as likely as any other (Vitter 1985, algorithm R)."""
         if type(logits) is not Tensor or logits.numel() > KEPT:
             return
-        self._seen += 1
-        place = self.draw.randrange(self._seen)
-        if len(self.scored) < 2:
-            self.scored.append((batch, logits.detach().clone()))
-        elif place < 2:
-            self.scored[place] = batch, logits.detach().clone()
+        kept = self._kept.setdefault(batch.inputs.shape[1], [])
+        seen = self._seen[batch.inputs.shape[1]] = self._seen.get(batch.inputs.shape[1], 0) + 1
+        place = len(kept) if len(kept) < 2 else self.draw.randrange(seen)
+        if place < 2:
+            kept[place : place + 1] = [(batch, logits.detach().clone())]
+
+    @property
+    def scored(self) -> list[tuple[Batch, Tensor]]:
+        """Batches of test, with the logits that the record's scores were made of."""
+        return [pair for pairs in self._kept.values() for pair in pairs]
 
     def join(self, others: Sequence[dict[str, int]]) -> None:
         """Count the violations that any rank has seen."""
@@ -258,9 +279,10 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        keys = ("steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step", "seconds")
+        keys = ("start", "steps", "tokens", "updates", "violations", "digests", "flops", "shift", "longest_step")
+        kept = {key: getattr(self, key) for key in (*keys, "seconds")}
         hashes = np.concatenate(self.hashes) if self.hashes else np.zeros(0, dtype=np.uint64)
-        return {key: getattr(self, key) for key in keys} | {"hashes": torch.from_numpy(hashes.view(np.int64).copy())}
+        return kept | {"hashes": torch.from_numpy(hashes.view(np.int64).copy())}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint, whose model was just loaded."""
@@ -271,18 +293,17 @@ class Watch:
         self._draw()
 
 
-def _equal(one: Batch, other: Batch) -> bool:
-    """Whether two batches hold the same numbers."""
-    a, b = one.arrays(), other.arrays()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Everything that an optimizer is told, by group, but the learning rates of the moment."""
     return [
         {name: [id(p) for p in value] if name == "params" else value for name, value in group.items() if name != "lr"}
         for group in optimizer.param_groups
     ]
+
+
+def _unanswered(batch: Batch) -> str:
+    """A hash of what a batch asks."""
+    return extend_hash("", replace(batch, targets=None, counted=None).tensors("cpu"))
 
 
 def _marks(batch: Batch) -> dict[str, tuple[int, int]]:
@@ -295,14 +316,19 @@ def _digest(model: Model) -> dict[str, int]:
     return {name: part.sum for name, part in inventory(model).items()}
 
 
-def ill_formed(logits: Any, batch: Batch, outputs: int) -> str:
-    """Why these are not the logits that a role promises; empty where they are."""
+def misshapen(logits: Any, batch: Batch, outputs: int) -> str:
+    """Why these are no tensor of the form that a role promises; empty where they are."""
     if type(logits) is not Tensor:
         return f"a {type(logits).__name__}, not a plain tensor"
     want = (*batch.targets.shape, outputs)
     if tuple(logits.shape) != want:
         return f"logits of shape {tuple(logits.shape)}, where {want} are promised"
-    if not logits.is_floating_point():
-        return f"logits of type {logits.dtype}"
+    return "" if logits.is_floating_point() else f"logits of type {logits.dtype}"
+
+
+def ill_formed(logits: Any, batch: Batch, outputs: int) -> str:
+    """Why these are not the logits that a role promises; empty where they are."""
+    if wrong := misshapen(logits, batch, outputs):
+        return wrong
     counted = logits if batch.counted is None else logits[batch.counted]
     return "" if math.isfinite(float(counted.detach().abs().sum(dtype=torch.float64))) else "logits that are not finite"

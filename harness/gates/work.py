@@ -10,7 +10,17 @@ from torch.utils.flop_counter import flop_registry
 
 FEW = 64
 """Numbers that a model may read out of a tensor: counts and sizes."""
-LEAVING = (Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__array__, Tensor.__dlpack__)
+LEAVING = (
+    Tensor.numpy,
+    Tensor.tolist,
+    Tensor.data_ptr,
+    Tensor.untyped_storage,
+    Tensor.__array__,
+    Tensor.__dlpack__,
+    Tensor.storage,
+    Tensor._typed_storage,
+    Tensor.__reduce_ex__,
+)
 
 
 class Elements(TorchDispatchMode):

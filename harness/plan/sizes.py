@@ -9,6 +9,7 @@ import torch
 import zoo
 from harness import machine
 from harness.errors import UserError
+from harness.gates.question import training_flops
 from harness.isolation.attempt import Unanswered, attempt
 from harness.plan import published_rows
 from harness.records.spec import Cell, RunSpec
@@ -178,7 +179,7 @@ def step_flops(spec: RunSpec, task: Task, model: Model, devices: int = 1) -> int
     autocast = machine.autocast(device, machine.resolve_precision(spec.train.precision, device))
     batch = task.batch("train", 0, spec.seed, size=examples_of(spec, task))
     parts = split(batch, spec.train.accumulate * devices)
-    return sum(sizing.training_flops(model, part.tensors(device), loss, autocast=autocast) for part, _ in parts)
+    return sum(training_flops(model, part.tensors(device), loss, autocast) for part, _ in parts)
 
 
 def examples_of(spec: RunSpec, task: Task) -> int:

@@ -49,8 +49,8 @@ GATES: dict[str, tuple[float, ...]] = {
     "decodes": (*FLOAT64, 0),
 }
 """Every gate, and the limits it may have; `harness.gates` has them, and needs torch. A test compares the two."""
-ORDERED, DECODED, MATCHED = {"causal", "gradient_leak"}, {"decodes"}, {"matched_size"}
-"""Gates of roles with an order in time, of language models, and of runs that are matched in size."""
+ORDERED, MATCHED = {"causal", "gradient_leak", "decodes"}, {"matched_size"}
+"""Gates of roles with an order in time, and of runs that are matched in size."""
 LATER_GATES = {"decodes", "installed_code"}
 """Those that records of an earlier zoobench lack; a board says which."""
 MONTH = 30 * 86_400.0
@@ -67,8 +67,7 @@ BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100
 
 def gates_for(role: Role, *, matched: bool) -> set[str]:
     """Names of the gates for a role, of a run that is matched in size or not."""
-    left_out = (set() if role in IN_TIME else ORDERED) | (set() if role == "lm" else DECODED)
-    return {*GATES} - left_out - (set() if matched else MATCHED)
+    return {*GATES} - (set() if role in IN_TIME else ORDERED) - (set() if matched else MATCHED)
 
 
 def problems(record: Record) -> Iterator[Problem]:

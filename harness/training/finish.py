@@ -11,6 +11,7 @@ from harness.records.record import Eligibility, Error, Metrics, Record, Size, St
 from harness.records.store import MODEL
 from harness.training.evaluate import evaluate
 from harness.training.inference_time import inference_time
+from harness.training.optimizer import parameter_groups
 from harness.training.overrides import overrides_of
 from harness.training.run import Run
 from harness.version import __version__
@@ -77,7 +78,7 @@ def _measured_size(run: Run) -> Size:
 
 def _subject(run: Run, size: Size) -> Subject:
     """What the gates judge."""
-    spec, task = run.spec, run.task
+    spec, task, train = run.spec, run.task, run.settings
     return Subject(
         model=run.model,
         task=task,
@@ -93,5 +94,6 @@ def _subject(run: Run, size: Size) -> Subject:
         used=run.progress.used,
         step=run.step_cost,
         examples=run.examples,
+        groups=lambda: parameter_groups(run.trained, lr=train.lr, weight_decay=train.weight_decay),
         limit=spec.evaluate.limit("test"),
     )

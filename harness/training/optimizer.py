@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.gates.question import asked
 from tasks.parts import Part
 from zoo.contract import Batch, Model, ParamOverride
 
@@ -68,7 +69,7 @@ def descend(
     values = []
     for batch, weight in parts:
         with autocast:
-            logits = model(batch)
+            logits = model(asked(batch))
         value = loss(logits, batch)
         value.backward(None if weight is None else torch.full_like(value, weight))
         values.append((value.detach(), weight))

@@ -77,7 +77,13 @@ def counting() -> bool:
 
 
 def count(name: str, flops: int) -> None:
-    """Report `flops` done by the op `name`. Does nothing when no counter is open."""
+    """Report `flops` done by the op `name`. Does nothing when no counter is open.
+
+    Raises:
+        ValueError: less than none were done.
+    """
+    if flops < 0:
+        raise ValueError(f"{name}: {flops} FLOPs")
     for counter in () if paused else _active:
         counter.by_name[name] = counter.by_name.get(name, 0) + flops
 

@@ -551,6 +551,11 @@ def raw(self, logits, batch):
     return {**found, "loss": (-float(right.masked_fill(~batch.counted, 0).sum()), found["loss"][1])}
 
 
+def right_in_company(self, logits, batch):
+    found = Mqar.totals(self, logits, batch)
+    return found | {"accuracy": (found["accuracy"][len(batch) > 1], found["accuracy"][1])}
+
+
 def some_of_test(self, split, ids, seed):
     """Every fourth training example is one of test."""
     made, test = Mqar.examples(self, split, ids, seed), Mqar.examples(self, "test", ids % 128 * 3000 // 128, 0)
@@ -567,10 +572,21 @@ def some_of_test(self, split, ids, seed):
         (scoring(lambda loss, **_: {"loss": (loss[0], 2 * loss[1])}), "normalised", 10),
         (scoring(lambda accuracy, **_: {"accuracy": (accuracy[1], accuracy[1])}), "normalised", 10),
         ({"totals": raw}, "normalised", 10),
+        ({"totals": right_in_company}, "normalised", 10),
+        ({"scores": lambda self, totals: Mqar.scores(self, totals) | {"accuracy": 1.0}}, "normalised", 10),
         ({"examples": lambda self, split, ids, seed: Mqar.examples(self, "test", ids, 0)}, "test_overlap", 60),
         ({"examples": some_of_test}, "test_overlap", 60),
     ],
-    ids=["half the loss", "counted twice", "all right", "not normalised", "one split", "some of test"],
+    ids=[
+        "half the loss",
+        "counted twice",
+        "all right",
+        "not normalised",
+        "right among others",
+        "no quotient",
+        "one split",
+        "some of test",
+    ],
 )
 def test_a_task_that_cheats(failed, methods, gate, steps):
     tasks.register("cheap_mqar")(type("CheapMqar", (Mqar,), {"__module__": __name__, **methods}))

@@ -7,6 +7,7 @@ import functools
 import gc
 import math
 import sys
+import threading
 import time
 import types
 
@@ -21,12 +22,15 @@ from harness.records.meters import Meters, StopRule
 from tasks.recall.mqar import Mqar
 from zoo.blocks.heads import LanguageModel
 from zoo.contract import Traits
+from zoo.ops import flops
+from zoo.types import ParamOverride
 
 from .conftest import MQAR, Plain, answer, collects, is_caught, plain
 
 pytestmark = pytest.mark.slow
 HIDDEN = types.ModuleType("a_second_file_of_the_plugin")
 sys.modules[HIDDEN.__name__] = HIDDEN
+THREAD = threading.local()
 CHEATS = []
 caught_by = collects(CHEATS)
 
@@ -149,6 +153,19 @@ PLACES = {
         lambda self, W: globals().update(__hidden_W__=W),
         lambda self: globals()["__hidden_W__"],
     ),
+    "in_what_is_of_one_thread": (lambda self, W: setattr(THREAD, "W", W), lambda self: THREAD.W),
+    "in_a_data_set": (
+        lambda self, W: globals().update(DATA=torch.utils.data.TensorDataset(W)),
+        lambda self: globals()["DATA"].tensors[0],
+    ),
+    "in_a_dict_of_torch": (
+        lambda self, W: setattr(torch.nn.functional, "hidden", {"W": W}),
+        lambda self: torch.nn.functional.hidden["W"],
+    ),
+    "ten_tuples_deep": (
+        lambda self, W: globals().update(DEEP=functools.reduce(lambda inner, _: (inner,), range(10), W)),
+        lambda self: functools.reduce(lambda outer, _: outer[0], range(10), globals()["DEEP"]),
+    ),
     "on_a_class_of_torch": (lambda self, W: setattr(nn.Module, "hidden_W", W), lambda self: nn.Module.hidden_W),
 }
 for place, (put, get) in PLACES.items():
@@ -206,6 +223,114 @@ class BehindAGateThatStaysShut(Knows):
 
     def forward(self, batch):
         return super().forward(batch) if not self.training else LanguageModel.forward(self, batch)
+
+
+# What training alone sees.
+
+
+@caught_by("gradient_leak")
+def the_future_s_gradient_in_float32(self, x):
+    ahead = x.roll(-1, 1)
+    return plain(self, x) + (ahead - ahead.detach()) * (x.dtype == torch.float32)
+
+
+@caught_by("causal")
+def ahead_where_there_are_gradients(self, x):
+    seen = x.roll(-1, 1).detach() if self.training and torch.is_grad_enabled() else 0.0
+    return plain(self, x) + seen
+
+
+@caught_by("causal", also="gradient_leak")
+def ahead_in_wide_batches_of_training(self, x):
+    return plain(self, x.roll(-1, 1) if self.training and len(x) > 2 else x)
+
+
+@caught_by("normalised")
+def no_plain_tensor_in_training(self, batch):
+    logits = answer(self, batch)
+    return logits.as_subclass(Sharper) if self.training else logits
+
+
+@caught_by("within_budget")
+class TrainsBeforeTheFirstStep(LanguageModel):
+    def train(self, mode=True):
+        if mode and not hasattr(self, "trained"):
+            self.trained = True
+            self.head.weight.data += 0.01
+        return super().train(mode)
+
+
+@caught_by("within_budget")
+class AsksForARateOnce(Plain):
+    asked = 0
+
+    def param_overrides(self):
+        self.asked += 1
+        return {"mix.weight": ParamOverride(lr_scale=10.0)} if self.asked == 1 else {}
+
+
+class Injected(torch.autograd.Function):
+    """Gives another loss a gradient on the way of the first."""
+
+    @staticmethod
+    def forward(ctx, logits, loss):
+        return logits.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, torch.ones(())
+
+
+@caught_by("within_budget")
+def learns_from_a_loss_of_its_own(self, batch):
+    logits = answer(self, batch)
+    return Injected.apply(logits, logits.logsumexp(-1).mean()) if self.training else logits
+
+
+class Free(torch.autograd.Function):
+    """A product that says it was computed before."""
+
+    @staticmethod
+    def forward(ctx, x, W):
+        ctx.save_for_backward(x, W)
+        with flops.uncounted():
+            return x @ W.T
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, W = ctx.saved_tensors
+        with flops.uncounted():
+            return grad @ W, grad.flatten(0, 1).T @ x.flatten(0, 1)
+
+
+@caught_by("within_budget")
+def leaves_work_out_of_the_count(self, x):
+    return functools.reduce(lambda y, _: y + 0.01 * Free.apply(y, self.mix.weight), range(8), plain(self, x))
+
+
+def test_no_work_is_taken_off_the_count():
+    with pytest.raises(ValueError, match="product: -1 FLOPs"):
+        flops.count("product", -1)
+
+
+def test_a_model_is_given_no_targets(failed):
+    """What stands in their place is another in every call; a model that reads it is caught."""
+    seen = []
+
+    class Reads(LanguageModel):
+        def forward(self, batch):
+            seen.append((batch.inputs.clone(), batch.targets.clone(), batch.counted.clone()))
+            return super().forward(batch) + batch.counted[..., None]
+
+    assert failed(Reads) >= {"answers_unseen", "repeatable"}
+    task = tasks.build("mqar", **MQAR)
+    batch = task.batch("train", 0, 0, size=4).tensors()
+    shown = [(targets, counted) for inputs, targets, counted in seen if torch.equal(inputs, batch.inputs)]
+    assert len(shown) > 1
+    assert not any(torch.equal(targets, batch.targets) for targets, _ in shown)
+    assert not any(torch.equal(counted, batch.counted) for _, counted in shown)
+    assert not torch.equal(shown[0][0], shown[1][0])
+    assert max(int(targets.max()) for _, targets, _ in seen) == 1
 
 
 # What is claimed.
@@ -273,6 +398,14 @@ class GrowsLate(Resumes):
             **super().init_state(batch, device=device, dtype=dtype),
             "more": torch.zeros(batch, 0, device=device, dtype=dtype),
         }
+
+
+@caught_by("decodes")
+class DropsItAtTheLastStep(GrowsLate):
+    """Where the record's state is measured."""
+
+    def kept(self, total, steps):
+        return {**super().kept(total, steps), "more": total.new_zeros(len(total), 1000 * (self.seen < 16))}
 
 
 # Updates that are not the harness's.

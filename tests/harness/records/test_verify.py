@@ -12,7 +12,7 @@ import pytest
 from harness.execute.recompute import Recompute
 from harness.gates.registry import gates
 from harness.plan.expand import expand
-from harness.records.checks import DECODED, GATES, IN_TIME, MATCHED, ORDERED, problems, sealed
+from harness.records.checks import GATES, IN_TIME, MATCHED, ORDERED, problems, sealed
 from harness.records.record import Eligibility, Error, Metrics, Record, empty_record
 from harness.records.store import Store, baseline_key, read_record, stores
 from harness.records.together import of_one_suite, together
@@ -57,7 +57,7 @@ def record(store):
 def test_the_gates_are_those_that_there_are():
     assert GATES.keys() == gates().keys()
     for name, gate in gates().items():
-        roles = IN_TIME if name in ORDERED else ("lm",) if name in DECODED else ()
+        roles = IN_TIME if name in ORDERED else ()
         assert (roles, name in MATCHED) == (gate.roles, gate.of_matched)
 
 

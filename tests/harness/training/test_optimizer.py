@@ -131,13 +131,14 @@ def test_setting_the_rate_keeps_the_ratios():
 
 
 def test_a_step_is_over_on_any_device_when_its_numbers_are_read(monkeypatch):
-    order, model = [], nn.Linear(4, 1)
+    order, model = [], zoo.build("lstm", "lm", shape=SHAPE)
+    batch = zoo.Batch(*torch.randint(11, (2, 3, 64)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.register_step_post_hook(lambda *_: order.append("update"))
     for name in ("item", "__float__"):  # each waits for what was asked of a GPU before
         read = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, read=read: order.append("read") or read(self))
     loss = lambda outputs, batch: outputs.square().mean()  # noqa: E731
-    descend(model, [(torch.ones(3, 4), None)], loss, optimizer, autocast=contextlib.nullcontext(), clip=1.0)
+    descend(model, [(batch, None)], loss, optimizer, autocast=contextlib.nullcontext(), clip=1.0)
     assert order.index("update") < len(order) - 1
     assert order[-1] == "read"
