@@ -65,7 +65,11 @@ def verify(
     records, places = [record for _, record in read], {id(record): where for where, record in read}
     odd = list(together(records))
     for folder, own in folders.items():
-        described = Store(folder.name, folder.parent).described()
+        try:
+            described = Store(folder.name, folder.parent).described()
+        except UserError as error:
+            found.append({"file": str(error.file or folder), "problem": error.message})
+            continue
         known = named_by(described, own)
         single = [*{record.run_id: record for record in known}.values()]  # one may be published, too
         odd += of_one_suite(single, uneven="seeds" in described)
@@ -108,4 +112,4 @@ def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
             for run_id in published.ids():
                 yield str(index.parent / run_id), published.record(run_id)
         except UserError as error:
-            yield str(error.file), error.message
+            yield str(error.file or index), error.message
