@@ -167,6 +167,7 @@ def test_a_tokenizer_from_a_file(tmp_path, content, config, edges):
         ("bytes", r"model: the model has 40 tokens, and its tokenizer \(bytes\) 256"),
         ("wordl", r"no tokenizer 'wordl': .*no such file.*; known: bytes, rwkv_world, a tokenizer.json"),
         ("broken.json", "not a tokenizer"),
+        ("empty.json", r"its tokenizer \(empty.json\) 0"),
         (".", r"no tokenizer '\.'"),
     ],
 )
@@ -174,6 +175,7 @@ def test_tokenizers_that_do_not_fit(tmp_path, monkeypatch, name, words):
     pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.json").write_text("{}")
+    save_words(tmp_path / "empty.json", {})
     with pytest.raises(PretrainedError, match=words):
         tokenizer_files.load(name, 40, "model")
 

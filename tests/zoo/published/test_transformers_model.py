@@ -260,6 +260,8 @@ def test_pickles_are_read_for_their_tensors_only(tmp_path):
 def test_tokenizers_that_do_not_fit(tmp_path):
     tokenizer(vocab=V + 1).save_pretrained(saved(tmp_path))
     refused(tmp_path, f"its tokenizer has {V + 1} tokens, and the model {V}")
+    tokenizers.Tokenizer(tokenizers.models.BPE(vocab={}, merges=[])).save(str(tmp_path / "tokenizer.json"))
+    refused(tmp_path, f"its tokenizer has 0 tokens, and the model {V}")
     (tmp_path / "tokenizer.json").write_text("{")
     refused(tmp_path, "its tokenizer cannot be read")
 

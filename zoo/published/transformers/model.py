@@ -55,7 +55,7 @@ def load(
         else:
             shape = _shape(inner, length or longest, where)
             model = _wrapped(inner, shape, "max" if stated and length is None else "any", where)
-    if tokenizer is not None and tokenizer.backend.vocab_size > model.shape.outputs:
+    if tokenizer is not None and not (tokenizer.vocab and tokenizer.backend.vocab_size <= model.shape.outputs):
         raise PretrainedError(
             f"{where}: its tokenizer has {tokenizer.backend.vocab_size} tokens, and the model {model.shape.outputs}"
         )
