@@ -1,7 +1,5 @@
 """What building models tells is kept, for as long as the sources are the same."""
 
-import json
-
 import pytest
 
 import zoo

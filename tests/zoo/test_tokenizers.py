@@ -109,7 +109,7 @@ def test_what_cannot_be_made_is_told(described, words):
         tokenizers.make(described)
 
 
-@pytest.mark.parametrize("line", ["1 open('ran','w').write('') 1", "1 'a' 5", "1 'é' 1", "x 'a' 1", "1 '\\ud800' 3", ""])
+@pytest.mark.parametrize("line", ["1 open('ran','w').write('') 1", "1 'a' 5", "1 'é' 1", "x 'a' 1", "1 '\\ud800' 3"])
 def test_a_vocabulary_of_ones_own_is_data_and_no_code(line, tmp_path, monkeypatch):
     """The package evaluates what stands between the blanks of each line."""
     pytest.importorskip("rwkv")
@@ -123,7 +123,7 @@ def test_a_vocabulary_of_ones_own_is_data_and_no_code(line, tmp_path, monkeypatc
 def test_a_text_or_token_that_is_not_in_the_vocabulary_is_told(tmp_path):
     pytest.importorskip("tokenizers")
     words = tokenizers.make(fast({"a": 0}, type="WordLevel", unk_token="?"))
-    with pytest.raises(tokenizers.TokenizerError, match="cannot read the text: .*UNK"):
+    with pytest.raises(tokenizers.TokenizerError, match=r"cannot read the text: .*UNK"):
         words.encode("a b")
     pytest.importorskip("rwkv")
     (tmp_path / "words.txt").write_text("1 'a' 1\n")

@@ -67,7 +67,9 @@ def test_honest_records_are_sound(store):
         assert not deeper.left_out
 
 
-@pytest.mark.parametrize(("below", "path"), [("", "."), ("", "record.json"), ("model", ".."), ("model", "../record.json")])
+@pytest.mark.parametrize(
+    ("below", "path"), [("", "."), ("", "record.json"), ("model", ".."), ("model", "../record.json")]
+)
 def test_a_run_is_verified_from_its_own_folder(store, record, below, path, monkeypatch):
     monkeypatch.chdir(store.run_folder(record.run_id) / below)
     assert verify(Path(path))[0] == []
