@@ -1,7 +1,7 @@
 """What building models and trying kernels tells, kept from one command to the next in the user's cache.
 
-A file holds for one state of the sources and one version of torch; a damaged one counts as none, and where nothing can
-be written, nothing is kept. It loads no torch.
+A file holds for one state of the sources and one version of torch, and has a hash of what it holds; one that is damaged
+or was edited counts as none, and where nothing can be written, nothing is kept. It loads no torch.
 """
 
 import json
@@ -27,7 +27,7 @@ def kept(name: str = "models.json") -> Iterator[dict[str, Any]]:
         yield known
     finally:
         if len(known) > before:
-            _write(path, {"sources": sources, "known": known})
+            _write(path, {"sources": sources, "digest": _digest(known), "known": known})
 
 
 def home() -> Path:
@@ -50,9 +50,14 @@ def _sources() -> str:
 def _read(path: Path, sources: str) -> dict[str, Any]:
     try:
         content = files.read_json(path.expanduser())
-        return dict(content["known"]) if content["sources"] == sources else {}
+        known = dict(content["known"])
+        return known if [content["sources"], content["digest"]] == [sources, _digest(known)] else {}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):  # RuntimeError: no home to expand
         return {}
+
+
+def _digest(known: dict[str, Any]) -> str:
+    return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

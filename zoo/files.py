@@ -127,8 +127,11 @@ def _sync(path: Path) -> None:
 
 
 def sweep(folder: Path, *, older: float = 0.0) -> None:
-    """Remove what killed writers left in a folder: of so many seconds, or nobody else may be writing to it now."""
-    for part in folder.glob(f".*{_SUFFIX}"):
+    """Remove what killed writers left in a folder: of so many seconds, or nobody else may be writing to it now.
+
+    Nothing is removed through a symbolic link, as nothing is written through one.
+    """
+    for part in () if folder.is_symlink() else folder.glob(f".*{_SUFFIX}"):
         with suppress(OSError):
             if not older or time.time() - part.lstat().st_mtime > older:
                 part.unlink()

@@ -21,10 +21,9 @@ def check(owner: str, options: Iterable[Option], given: dict[str, Any], *, also:
     Raises:
         TypeError: unknown option. ValueError: the wrong kind of value.
     """
-    own = [option.name for option in options]
     known = {option.name: option for option in (*also, *options)}
     for name in sorted(set(given) - set(known), key=str):
-        raise TypeError(f"{owner} has no option {name!r}{nearest(name, [*own, *known])}")
+        raise TypeError(f"{owner} has no option {name!r}{nearest(name, known)}")
     for name, value in given.items():
         problem = mismatch(value, known[name].annotation)
         if problem and value is not known[name].default:

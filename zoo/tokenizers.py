@@ -7,18 +7,35 @@ import ast
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from zoo.files import read_text
-from zoo.registry import nearest
+from zoo.options import check
+from zoo.registry import nearest, options_of
 from zoo.types import BadInput
 
 
 class TokenizerError(BadInput):
     """A text that has no tokens, or a tokenizer that is not here. The message says what to do."""
+
+
+@contextmanager
+def refusing(what: str, kind: type[BadInput] = TokenizerError) -> Iterator[None]:
+    """A context in which a package reads text or a tokenizer: all that it stumbles over becomes an error of one kind.
+
+    A panic of Rust is among that, which is no Exception.
+    """
+    try:
+        yield
+    except (BadInput, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise kind(f"{what}: {said}") from None
 
 
 class Tokenizer(ABC):
@@ -41,7 +58,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens; bytes that are no UTF-8 become U+FFFD."""
+        """The text of tokens; bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            TokenizerError: a token that it does not have.
+        """
 
     def describe(self) -> dict[str, Any]:
         """As JSON, from which `make` makes it again."""
@@ -97,8 +118,10 @@ def _check_literals(file: Path) -> None:
     """Raise a TokenizerError unless each line is a number, a literal and its length: rwkv evaluates what it reads."""
     try:
         for line in io.StringIO(read_text(file), newline=None):
-            token = ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
-            if not isinstance(token, (str, bytes)):
+            start, stop = line.index(" "), line.rindex(" ")
+            token = ast.literal_eval(line[start:stop].strip())
+            content = token.encode() if isinstance(token, str) else token
+            if not isinstance(content, bytes) or int(line[:start]) < 0 or int(line[stop:]) != len(content):
                 raise ValueError(token)
     except (OSError, ValueError, SyntaxError, MemoryError, RecursionError) as error:
         lines = "its lines must be a number, a text in quotes, and its length"
@@ -130,13 +153,19 @@ class World(Tokenizer):
             raise TokenizerError(f"no vocabulary at {where}")
         if path:
             _check_literals(where)
-        self._trie = rwkv_tokenizer.TRIE_TOKENIZER(str(where))
+        with refusing(f"no vocabulary at {where}"):
+            self._trie, self._file = rwkv_tokenizer.TRIE_TOKENIZER(str(where)), where
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
-        return list(self._trie.encode(text))
+        try:
+            return list(self._trie.encode(text))
+        except Exception:  # what the package says of it is a mistake of its own
+            raise TokenizerError(f"the vocabulary at {self._file} has no token for some byte of the text") from None
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(self._trie.decodeBytes([token for token in tokens if token != self.end])).decode(errors="replace")
+        with refusing(f"the vocabulary at {self._file} lacks the token"):
+            found = self._trie.decodeBytes([token for token in tokens if token != self.end])
+        return bytes(found).decode(errors="replace")
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind, "path": str(self.path) if self.path else None, "prefix": self.prefix}
@@ -160,11 +189,9 @@ class Fast(Tokenizer):
             from tokenizers import Tokenizer as Backend
         except ImportError as error:
             raise TokenizerError("this tokenizer needs tokenizers: pip install 'zoobench[data]'") from error
-        try:
+        with refusing("not a tokenizer"):
             self._backend = Backend.from_str(content)
-        except Exception as error:  # whatever Rust stumbles over
-            raise TokenizerError(f"not a tokenizer: {error}") from error
-        self._backend.encode_special_tokens = literal
+            self._backend.encode_special_tokens = literal
         self.content, self.prefix, self.end, self.literal = content, prefix, end, literal
 
     @cached_property
@@ -172,10 +199,12 @@ class Fast(Tokenizer):
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=special is not False).ids)
+        with refusing("this tokenizer cannot read the text"):
+            return list(self._backend.encode(text, add_special_tokens=special is not False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._backend.decode(list(tokens), skip_special_tokens=False))
+        with refusing("this tokenizer cannot write the tokens"):
+            return str(self._backend.decode(list(tokens), skip_special_tokens=False))
 
     def describe(self) -> dict[str, Any]:
         also = {"literal": True} if self.literal else {}
@@ -190,10 +219,17 @@ def make(described: dict[str, Any]) -> Tokenizer:
     """
     if not isinstance(described, dict):
         raise TokenizerError(f"a tokenizer is a mapping with its kind, not {type(described).__name__}")
-    kind, rest = described.get("kind"), {key: value for key, value in described.items() if key != "kind"}
-    kinds: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (Bytes, Characters, World)}
-    if kind == Fast.kind:
-        return Fast(json.dumps(rest.pop("content")), **rest)
+    kind, rest = str(described.get("kind")), {key: value for key, value in described.items() if key != "kind"}
+    kinds: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (Bytes, Characters, World, Fast)}
     if kind not in kinds:
-        raise TokenizerError(f"unknown tokenizer {kind!r}{nearest(str(kind), [*kinds, Fast.kind])}")
-    return kinds[str(kind)](**rest)
+        raise TokenizerError(f"unknown tokenizer {kind!r}{nearest(kind, kinds)}")
+    if kind == Fast.kind:
+        rest["content"] = json.dumps(rest.get("content"))
+    try:
+        check(f"tokenizer {kind}", options_of(kinds[kind]), rest)
+        made = kinds[kind](**rest)
+    except (TypeError, ValueError) as error:  # a key that it does not have or that is missing, another value
+        raise TokenizerError(str(error)) from None
+    if not made.vocab:
+        raise TokenizerError(f"tokenizer {kind}: it has no tokens")
+    return made

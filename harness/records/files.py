@@ -56,7 +56,7 @@ def read_json(path: Path, what: str = "JSON") -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UserError(os_error(error)) from None
+        raise UserError(os_error(error).removeprefix(f"{path}: "), file=path) from None
     except ValueError as error:
         raise UserError(f"not {what}: {error}", file=path) from None
     if not isinstance(data, dict):

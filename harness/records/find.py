@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.records.files import read_json
 from harness.records.mirror import mirror_of
 from harness.records.record import Record
 from harness.records.store import MODEL, Store, default_root, read_record, stores
+from zoo.files import user_path
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def find_run(reference: str, root: Path | None = None) -> Path | None:
     Raises:
         UserError: several runs, or none where it can only be meant as one.
     """
-    path, root = Path(reference).expanduser(), root or default_root()
+    path, root = Path(os.path.abspath(user_path(reference))), root or default_root()  # . and .. lack the run's name
     if (path / "record.json").is_file():
         return path
     if path.name == "record.json" and path.is_file():

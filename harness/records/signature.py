@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.errors import UserError
+from harness.errors import UserError, os_error
 from harness.records.published import INDEX
 from zoo import files
 
@@ -18,6 +18,8 @@ NAMESPACE = "zoobench"
 """What a signature is for: one made for commits is none here."""
 LARGEST = 1 << 16
 """Bytes of a signature."""
+SECONDS = 60
+"""For how long a signature is checked at most; to sign may take its owner's own time."""
 
 
 def sign(index: Path, key: Path) -> Path:
@@ -40,18 +42,18 @@ def signer(folder: Path) -> str:
     """Who signed what lies in a folder, as the reader knows them; empty where nobody did.
 
     Raises:
-        UserError: the signature is another file's or nobody's that the reader knows, or cannot be checked here.
+        UserError: the signature or what it signs cannot be read, it is another file's or nobody's that the reader
+            knows, or it cannot be checked here.
     """
     index, file, known = folder / INDEX, folder / SIGNATURE, allowed_signers()
-    if not file.is_file():
+    if not os.path.lexists(file):
         return ""
     if known is None:
         raise UserError("signed, but no file of allowed signers is known; see $ZOOBENCH_SIGNERS", file=file)
-    if file.stat().st_size > LARGEST:
-        raise UserError("no signature: it is too large", file=file)
+    signature = _read(file, LARGEST)
     with TemporaryDirectory() as name:  # paths of our own: those of others may look like options
         copy = Path(name, "signature")
-        copy.write_bytes(file.read_bytes())
+        copy.write_bytes(signature)
         given = ("-f", str(known.resolve()), "-s", str(copy))
         found = _keygen("find-principals", *given, about=index)
         who = found.stdout.decode(errors="replace").partition("\n")[0].partition(",")[0].strip()
@@ -79,10 +81,22 @@ def allowed_signers() -> Path | None:
 
 def _keygen(what: str, *options: str, about: Path) -> "subprocess.CompletedProcess[bytes]":
     """What `ssh-keygen -Y` answers about the bytes of a file."""
+    content, seconds = _read(about, files.MOST_JSON), None if what == "sign" else SECONDS
     try:
-        return subprocess.run(["ssh-keygen", "-Y", what, *options], input=about.read_bytes(), capture_output=True)
+        command = ["ssh-keygen", "-Y", what, *options]
+        return subprocess.run(command, input=content, capture_output=True, timeout=seconds)
     except FileNotFoundError:
         raise UserError("signatures need ssh-keygen, of OpenSSH 8.9 or newer, which is not here") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"ssh-keygen does not answer within {seconds} s", file=about) from None
+
+
+def _read(file: Path, most: int) -> bytes:
+    """The bytes of a file that somebody else wrote."""
+    try:
+        return files.read_bytes(file, most)
+    except OSError as error:
+        raise UserError(os_error(error)) from None
 
 
 def _said(done: "subprocess.CompletedProcess[bytes]") -> str:

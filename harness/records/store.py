@@ -69,8 +69,9 @@ def read_record(path: Path) -> Record:
 
 
 def _own(record: Record, path: Path) -> Record:
-    if path.name == "record.json" and record.run_id != path.absolute().parent.name:
-        raise Mismatch(f"of run {record.run_id}, not of {path.absolute().parent.name}", ("run_id",))
+    name = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    if path.name == "record.json" and record.run_id != name:
+        raise Mismatch(f"of run {record.run_id}, not of {name}", ("run_id",))
     return record
 
 

@@ -1,5 +1,6 @@
 """Whether records are sound: each by itself, beside the others, and as they were published."""
 
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,11 +66,15 @@ def verify(
     records, places = [record for _, record in read], {id(record): where for where, record in read}
     odd = list(together(records))
     for folder, own in folders.items():
-        described = Store(folder.name, folder.parent).described()
+        try:
+            described = Store(folder.name, folder.parent).described()
+        except UserError as error:
+            found.append({"file": str(error.file or folder), "problem": error.message})
+            continue
         known = named_by(described, own)
         single = [*{record.run_id: record for record in known}.values()]  # one may be published, too
         odd += of_one_suite(single, uneven="seeds" in described)
-        odd += of_suite(described, known) if folder.is_relative_to(path) else ()  # all of it is here
+        odd += of_suite(described, known) if folder.is_relative_to(os.path.abspath(path)) else ()  # all of it is here
     return found + [{"file": places[id(record)], "problem": f"{what}: {why}"} for record, what, why in odd], records
 
 
@@ -87,8 +92,9 @@ def alone(record: Record, where: Path, deeper: Deeper) -> Iterator[str]:
 
 
 def _folder(where: str | Path) -> Path:
-    """The folder of a run."""
-    return Path(where).parent if Path(where).name == "record.json" else Path(where)
+    """The folder of a run, as an absolute path: a relative one may lack its name."""
+    path = Path(os.path.abspath(where))
+    return path.parent if path.name == "record.json" else path
 
 
 def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
@@ -108,4 +114,4 @@ def records_under(path: Path) -> Iterator[tuple[str, Record | str]]:
             for run_id in published.ids():
                 yield str(index.parent / run_id), published.record(run_id)
         except UserError as error:
-            yield str(error.file), error.message
+            yield str(error.file or index), error.message

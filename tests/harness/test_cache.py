@@ -1,7 +1,5 @@
 """What building models tells is kept, for as long as the sources are the same."""
 
-import json
-
 import pytest
 
 import zoo
@@ -33,9 +31,11 @@ def test_what_is_kept_is_there_later_and_damage_is_no_cache(home, monkeypatch):
     monkeypatch.setattr(cache, "_sources", lambda: "of another version")
     assert known() == {}
     monkeypatch.undo()
-    for damaged in (b"", b"{", b"[]", b"\xff", b'{"sources": 1}', json.dumps({"sources": cache._sources()}).encode()):
+    monkeypatch.setenv("ZOOBENCH_CACHE", str(home))
+    assert known() == {"a": [1, None]}
+    edited = (home / "models.json").read_bytes().replace(b"[1, null]", b'{"width": "8"}')
+    for damaged in (b"", b"{", b"[]", b"\xff", b'{"sources": 1}', edited):
         (home / "models.json").write_bytes(damaged)
-        monkeypatch.setenv("ZOOBENCH_CACHE", str(home))
         assert known() == {}
 
 

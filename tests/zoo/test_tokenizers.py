@@ -78,11 +78,27 @@ def test_a_whole_split_is_read_alike():
     assert np.array_equal(task.tokenizer.encode(text), stream)
 
 
+def fast(vocab, **model):
+    """A tokenizer of the package of the same name, described."""
+    return {"kind": "tokenizers", "content": {"model": {"vocab": vocab, **model}, "added_tokens": []}, "prefix": 0}
+
+
+PANIC = fast({"a": 255, "b": 256}, type="BPE", merges=[["a", "b"]])
+"""What Rust gives up over, with what is no Exception."""
+
+
 @pytest.mark.parametrize(
     ("described", "words"),
     [
         ({"kind": "byte"}, "did you mean 'bytes'"),
+        ({"kind": ["bytes"]}, "unknown tokenizer"),
+        ({"kind": "bytes", "path": "x"}, "tokenizer bytes has no option 'path'"),
+        ({"kind": "characters", "characters": ["ab"]}, "tokenizer characters: characters must be"),
+        ({"kind": "characters", "characters": ""}, "tokenizer characters: it has no tokens"),
+        ({"kind": "tokenizers", "prefix": 0}, "not a tokenizer"),
         ({"kind": "tokenizers", "content": {"no": 1}, "prefix": 0}, "not a tokenizer"),
+        (fast({}, type="BPE", merges=[]), "tokenizer tokenizers: it has no tokens"),
+        (PANIC, "not a tokenizer"),
         ({"kind": "rwkv_world", "path": "nowhere.txt"}, "no vocabulary at nowhere.txt"),
     ],
 )
@@ -93,11 +109,26 @@ def test_what_cannot_be_made_is_told(described, words):
         tokenizers.make(described)
 
 
-def test_a_vocabulary_of_ones_own_is_data_and_no_code(tmp_path):
+@pytest.mark.parametrize("line", ["1 open('ran','w').write('') 1", "1 'a' 5", "1 'é' 1", "x 'a' 1", "1 '\\ud800' 3"])
+def test_a_vocabulary_of_ones_own_is_data_and_no_code(line, tmp_path, monkeypatch):
     """The package evaluates what stands between the blanks of each line."""
     pytest.importorskip("rwkv")
-    file, ran = tmp_path / "vocabulary.txt", tmp_path / "ran"
-    file.write_text(f"1 open({str(ran)!r},'w').write('') 1\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text(line + "\n", encoding="utf-8")
     with pytest.raises(tokenizers.TokenizerError, match="a number, a text in quotes, and its length"):
-        tokenizers.World(file)
-    assert not ran.exists()
+        tokenizers.World("words.txt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_text_or_token_that_is_not_in_the_vocabulary_is_told(tmp_path):
+    pytest.importorskip("tokenizers")
+    words = tokenizers.make(fast({"a": 0}, type="WordLevel", unk_token="?"))
+    with pytest.raises(tokenizers.TokenizerError, match=r"cannot read the text: .*UNK"):
+        words.encode("a b")
+    pytest.importorskip("rwkv")
+    (tmp_path / "words.txt").write_text("1 'a' 1\n")
+    world = tokenizers.World(tmp_path / "words.txt")
+    with pytest.raises(tokenizers.TokenizerError, match=r"words\.txt has no token for some byte"):
+        world.encode("ab")
+    with pytest.raises(tokenizers.TokenizerError, match=r"words\.txt lacks the token: 3"):
+        world.decode([1, 3])

@@ -6,6 +6,7 @@ safetensors are preferred to pickles, and a pickle is read for its tensors only:
 import argparse
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from zoo.files import open_regular, read_json, user_path
+from zoo.options import mismatch
 from zoo.published.errors import PretrainedError, need
 
 NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
@@ -69,9 +71,14 @@ def _unreachable(where: str, error: Exception) -> str:
 
 
 def config(path: Path) -> dict[str, Any] | None:
-    """The `config.json` in the folder of the weights; None without one."""
+    """The `config.json` in the folder of the weights, whose `model_type` is a name if it is there; None without one."""
     file = (path if path.is_dir() else path.parent) / "config.json"
-    return mapping(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    found = mapping(file)
+    if problem := mismatch(found.get("model_type"), str | None):
+        raise PretrainedError(f"{file}: model_type {problem}")
+    return found
 
 
 def mapping(file: Path) -> dict[str, Any]:
@@ -155,7 +162,9 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
     try:
         # many keep the training options in a Namespace
-        with open_regular(file) as opened, torch.serialization.safe_globals([argparse.Namespace]):
+        safe = torch.serialization.safe_globals([argparse.Namespace])
+        with open_regular(file) as opened, safe, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that torch did not write, which it then reads or refuses
             content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # anything that torch stumbles over
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,10 +10,11 @@ import zoo
 from zoo import tokenizers
 from zoo.contract import Model
 from zoo.files import open_regular, whole, write
+from zoo.options import check, mismatch
 from zoo.published import files
 from zoo.published.errors import PretrainedError, building, writing
-from zoo.registry import load_plugin
-from zoo.types import Shape
+from zoo.registry import load_plugin, options_of
+from zoo.types import Role, Shape
 
 FORMAT = 1
 
@@ -66,6 +67,7 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
     description = files.mapping(folder / "zoo.json")
     if (found := description.get("format")) != FORMAT:
         raise PretrainedError(f"{folder / 'zoo.json'}: format {found!r}; this zoobench reads {FORMAT}")
+    _check(description, folder / "zoo.json")
     for plugin in [plugins] if isinstance(plugins, str) else plugins:
         load_plugin(plugin)
     try:
@@ -83,6 +85,18 @@ def load(where: str, *, plugins: str | Sequence[str] = ()) -> Model:
         files.fit(model, files.read(folder / "model.safetensors"), folder)
         raise PretrainedError(f"{folder}: {error}") from None
     return model
+
+
+def _check(description: dict[str, Any], file: Path) -> None:
+    """Refuse a description whose keys hold something else than `save` writes."""
+    kinds = {"architecture": str, "role": Role, "options": dict, "shape": dict, "tokenizer": dict | None}
+    for key, kind in kinds.items():
+        if problem := mismatch(description.get(key), kind):
+            raise PretrainedError(f"{file}: {key} {problem}")
+    try:
+        check("shape", options_of(Shape), description["shape"])
+    except (TypeError, ValueError) as error:
+        raise PretrainedError(f"{file}: {error}") from None
 
 
 def _hint(made: Any) -> str:

@@ -28,7 +28,7 @@ def load(name: str | Path, vocab: int, where: str | Path, config: Mapping[str, A
         known = f"{Bytes.kind}, {World.kind}, a {FILE}, or a vocabulary in World's format (.txt)"
         problem = error.strerror if isinstance(error, OSError) else error
         raise PretrainedError(f"no tokenizer {str(name)!r}: {problem}; known: {known}") from None
-    if tokenizer.vocab > vocab:
+    if not 0 < tokenizer.vocab <= vocab:
         raise PretrainedError(f"{where}: the model has {vocab} tokens, and its tokenizer ({name}) {tokenizer.vocab}")
     return tokenizer
 

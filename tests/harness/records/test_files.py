@@ -56,14 +56,18 @@ def test_nothing_is_written_through_links(store, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_text("as it was")
-    record = make_record(make_spec(seed=2), 1.0)
+    record, beside = make_record(make_spec(seed=2), 1.0), make_record(make_spec(seed=0), 1.0)
     (store.folder / record.run_id).symlink_to(outside, target_is_directory=True)
     with pytest.raises(OSError, match="symbolic link"):
         store.write(record)
+    (outside / ".kept.part").write_text("as it was")
+    (store.run_folder(beside.run_id) / "model").symlink_to(outside, target_is_directory=True)
+    store.write(beside)
     (tmp_path / "link").symlink_to(outside / "kept")
     files.write(tmp_path / "link", "new")  # takes the link's place
     assert (tmp_path / "link").read_text() == "new"
-    assert {path.name: path.read_text() for path in outside.iterdir()} == {"kept": "as it was"}
+    kept = dict.fromkeys(("kept", ".kept.part"), "as it was")
+    assert {path.name: path.read_text() for path in outside.iterdir()} == kept
     for below in ("../x", "/x"):
         with pytest.raises(OSError, match="Leads out"):
             files.inside(tmp_path, below)

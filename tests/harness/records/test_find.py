@@ -49,7 +49,7 @@ def make(spec, root, *, keep):
     return folder
 
 
-def test_a_run_is_found_by_path_id_and_labels(root):
+def test_a_run_is_found_by_path_id_and_labels(root, monkeypatch):
     folder = find_run("kept/lstm/text/1", root)
     spec = read_record(folder / "record.json").spec
     assert (spec.architecture, spec.seed) == ("lstm", 1)
@@ -57,6 +57,8 @@ def test_a_run_is_found_by_path_id_and_labels(root):
     assert find_run(folder.name, root) == find_run(folder.name[:8], root) == folder
     assert read_record(find_run("kept/lstm", root) / "record.json").spec.seed == 0, "the first seed stands for all"
     assert find_run("org/name", root) is None
+    monkeypatch.chdir(folder / "model")
+    assert find_run("..") == find_run("../record.json") == folder
 
 
 @pytest.mark.parametrize(

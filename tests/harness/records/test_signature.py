@@ -1,5 +1,6 @@
 """Signatures by SSH keys."""
 
+import os
 import shutil
 import subprocess
 
@@ -31,3 +32,16 @@ def test_a_signature_is_checked_against_the_reader_s_own_file(tmp_path, monkeypa
     (tmp_path / SIGNATURE).unlink()
     with pytest.raises(UserError, match="--sign: no such key"):
         sign(index, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(str, "no such file"), (os.mkdir, "is a directory"), (os.mkfifo, "not a regular file")],
+)
+def test_a_signature_of_what_cannot_be_read_is_refused(make, words, tmp_path, monkeypatch):
+    (tmp_path / "signers").touch()
+    monkeypatch.setenv("ZOOBENCH_SIGNERS", str(tmp_path / "signers"))
+    (tmp_path / SIGNATURE).touch()
+    make(tmp_path / "published.json")
+    with pytest.raises(UserError, match=f"published.json: {words}"):
+        signer(tmp_path)

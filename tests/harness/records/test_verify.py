@@ -68,6 +68,14 @@ def test_honest_records_are_sound(store):
 
 
 @pytest.mark.parametrize(
+    ("below", "path"), [("", "."), ("", "record.json"), ("model", ".."), ("model", "../record.json")]
+)
+def test_a_run_is_verified_from_its_own_folder(store, record, below, path, monkeypatch):
+    monkeypatch.chdir(store.run_folder(record.run_id) / below)
+    assert verify(Path(path))[0] == []
+
+
+@pytest.mark.parametrize(
     ("changes", "what"),
     [
         ({"status": "oom"}, "record"),
@@ -242,3 +250,13 @@ def test_a_record_that_was_edited_has_no_rank(store, tmp_path, call):
     shown = call("board", "tiny", "--results", tmp_path, "--json").stdout
     assert "unsound record: digest: was changed after it was written" in shown
     assert "1 of 2 seeds failed" in shown
+
+
+def test_a_suite_that_cannot_be_read_is_a_finding_and_the_others_are_checked(store, tmp_path, call):
+    for name in ("tiny", "other"):
+        shutil.copytree(store.folder, tmp_path / name)
+    (tmp_path / "other" / "published.json").mkdir()
+    (tmp_path / "tiny" / "suite.json").write_text("[]")
+    said = call("verify", tmp_path, status=1).stdout
+    assert f"{tmp_path}/other/published.json: is a directory" in said
+    assert f"{tmp_path}/tiny/suite.json: not JSON: must hold a JSON object" in said

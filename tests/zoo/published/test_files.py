@@ -65,10 +65,11 @@ def truncated(write, weights):
     ],
     ids=["code", "code beside tensors", "text", "empty", "cut pth", "cut safetensors", "a list", "a number"],
 )
-def test_a_file_is_read_for_its_tensors_only(tmp_path, name, write, words):
+def test_a_file_is_read_for_its_tensors_only(tmp_path, name, write, words, recwarn):
     write(tmp_path / name)
     with refusal(words):
         files.read(tmp_path / name)
+    assert not [*recwarn]
 
 
 def test_a_wrapped_state_dict_is_unwrapped_and_averaged_weights_go_first(tmp_path):
@@ -106,6 +107,7 @@ def test_kinds_are_told_apart(tmp_path, config, names, kind):
         ("nowhere", {}, "there is no such file or folder"),
         (".", {"kind": "zooo"}, "did you mean 'zoo'"),
         ("zoo:nowhere", {"plugin": 1}, "kind zoo has no option 'plugin'; did you mean 'plugins'"),
+        ("transformers:x", {"tokenizer": 1}, "no option 'tokenizer'; known: device, dtype, length, through"),
     ],
 )
 def test_what_cannot_be_found_is_refused(where, options, words, tmp_path, monkeypatch):
@@ -167,6 +169,7 @@ def test_a_tokenizer_from_a_file(tmp_path, content, config, edges):
         ("bytes", r"model: the model has 40 tokens, and its tokenizer \(bytes\) 256"),
         ("wordl", r"no tokenizer 'wordl': .*no such file.*; known: bytes, rwkv_world, a tokenizer.json"),
         ("broken.json", "not a tokenizer"),
+        ("empty.json", r"its tokenizer \(empty.json\) 0"),
         (".", r"no tokenizer '\.'"),
     ],
 )
@@ -174,6 +177,7 @@ def test_tokenizers_that_do_not_fit(tmp_path, monkeypatch, name, words):
     pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.json").write_text("{}")
+    save_words(tmp_path / "empty.json", {})
     with pytest.raises(PretrainedError, match=words):
         tokenizer_files.load(name, 40, "model")
 

@@ -80,6 +80,10 @@ def test_a_plug_in_s_architecture_needs_its_file(tmp_path):
         ("weights", "head.weight", torch.zeros(13, 17), "(13, 17), where this model has (13, 16)"),
         ("shape", "width", 32, "has the shape"),
         ("description", "format", 99, "format 99; this zoobench reads 1"),
+        ("description", "role", {}, "zoo.json: role must be lm"),
+        ("description", "architecture", ["pre_ln"], "zoo.json: architecture must be a name"),
+        ("description", "shape", 3, "zoo.json: shape must be a mapping, got 3"),
+        ("shape", "widht", 8, "zoo.json: shape has no option 'widht'; did you mean 'width'"),
         ("options", "headz", 2, "no option 'headz'; did you mean 'heads'"),
     ],
 )

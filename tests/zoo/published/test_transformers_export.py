@@ -142,6 +142,8 @@ def test_other_refusals(tmp_path, monkeypatch):
     there = tmp_path / "there"
     model.tokenizer = Characters("".join(map(chr, range(V + 1))))
     refused(model, there, f"the tokenizer has {V + 1} tokens, and the model {V}")
+    model.tokenizer = Characters(["ab"])  # decodes to what it cannot read
+    refused(model, there, "transformers cannot have this tokenizer: WordLevel error")
     model.tokenizer = Bytes()
     (tmp_path / "file").write_text("")
     with refusal("cannot be written"):

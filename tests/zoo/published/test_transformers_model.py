@@ -226,6 +226,10 @@ def test_folders_that_are_none(tmp_path):
     refused(folder, "knows no model_type 'quipu'")
     (folder / "config.json").write_text(json.dumps(told | {"model_type": "quipu", "auto_map": {"AutoConfig": "x.Y"}}))
     refused(folder, "quipu needs code that comes with the weights")
+    (folder / "config.json").write_text(json.dumps(told | {"model_type": ["llama"]}))
+    refused(folder, "config.json: model_type must be a name or none, got ['llama']")
+    (saved(folder) / "config.json").write_text(json.dumps(told | {"num_hidden_layers": 10**6}))
+    refused(folder, f"{folder}: its config has 1,000,000 layers, and its weights are 30 tensors")
     refused(tmp_path / "nowhere", "no such file or folder")
     refused(saved(tmp_path / "sound"), "through 'keras' is not one of transformers, zoo", through="keras")
     refused(folder, "trust_remote_code", trust_remote_code=True)
@@ -260,6 +264,8 @@ def test_pickles_are_read_for_their_tensors_only(tmp_path):
 def test_tokenizers_that_do_not_fit(tmp_path):
     tokenizer(vocab=V + 1).save_pretrained(saved(tmp_path))
     refused(tmp_path, f"its tokenizer has {V + 1} tokens, and the model {V}")
+    tokenizers.Tokenizer(tokenizers.models.BPE(vocab={}, merges=[])).save(str(tmp_path / "tokenizer.json"))
+    refused(tmp_path, f"its tokenizer has 0 tokens, and the model {V}")
     (tmp_path / "tokenizer.json").write_text("{")
     refused(tmp_path, "its tokenizer cannot be read")
 

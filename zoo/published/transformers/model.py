@@ -55,7 +55,7 @@ def load(
         else:
             shape = _shape(inner, length or longest, where)
             model = _wrapped(inner, shape, "max" if stated and length is None else "any", where)
-    if tokenizer is not None and tokenizer.backend.vocab_size > model.shape.outputs:
+    if tokenizer is not None and not (tokenizer.vocab and tokenizer.backend.vocab_size <= model.shape.outputs):
         raise PretrainedError(
             f"{where}: its tokenizer has {tokenizer.backend.vocab_size} tokens, and the model {model.shape.outputs}"
         )
@@ -173,8 +173,11 @@ def _open(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
     files.weights_in(folder)
     newer = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
     try:
+        made = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _check_depth(made, folder)
         inner, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
+            config=made,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -187,6 +190,13 @@ def _open(transformers: Any, folder: Path, where: str, dtype: str) -> Any:
         raise PretrainedError(f"{where}: {problem}") from None
     _check_report(report, inner, where)
     return inner.eval()
+
+
+def _check_depth(config: Any, folder: Path) -> None:
+    """Refuse a config with more layers than there are tensors, before time and memory are spent on them."""
+    depth, tensors = getattr(config.get_text_config(), "num_hidden_layers", None), len(files.tensor_names(folder))
+    if isinstance(depth, int) and depth > tensors:
+        raise PretrainedError(f"its config has {depth:,} layers, and its weights are {tensors:,} tensors")
 
 
 def _check_report(report: dict[str, Any], inner: nn.Module, where: str) -> None:

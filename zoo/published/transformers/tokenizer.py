@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo import files
-from zoo.published.errors import PretrainedError, need, one_line
-from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer
+from zoo.published.errors import PretrainedError, need
+from zoo.tokenizers import Bytes, Characters, Fast, Tokenizer, refusing
 
 END = "<|endoftext|>"
 """The end of a text for transformers, which cannot generate without one, where our tokenizer has none."""
@@ -35,11 +35,13 @@ class HuggingFace(Tokenizer):
 
     def encode(self, text: str, *, special: bool | None = None) -> list[int]:
         options = {} if special is None else {"add_special_tokens": special}
-        return list(self.backend.encode(text, verbose=False, **options))
+        with refusing("this tokenizer cannot read the text"):
+            return list(self.backend.encode(text, verbose=False, **options))
 
     def decode(self, tokens: Sequence[int]) -> str:
         ids = [int(token) for token in tokens]
-        return str(self.backend.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        with refusing("this tokenizer cannot write the tokens"):
+            return str(self.backend.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def describe(self) -> dict[str, Any]:
         """As JSON, from which `make` makes a `Fast` without transformers."""
@@ -54,11 +56,9 @@ def load(folder: Path, transformers: Any) -> HuggingFace | None:
     """The tokenizer in a folder, if any."""
     if not any(next(folder.glob(pattern), None) for pattern in FILES):
         return None
-    try:
+    with refusing(f"{folder}: its tokenizer cannot be read", PretrainedError):
         backend = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return HuggingFace(backend)
-    except Exception as error:  # anything that Python or Rust stumbles over
-        raise PretrainedError(f"{folder}: its tokenizer cannot be read: {one_line(error)}") from None
 
 
 def convert(tokenizer: Tokenizer, length: int) -> Any:
@@ -73,7 +73,8 @@ def convert(tokenizer: Tokenizer, length: int) -> Any:
     transformers = need("transformers", "transformers", "writing a tokenizer for transformers")
     if isinstance(tokenizer, HuggingFace):
         return tokenizer.backend
-    backend, literal = _backend(tokenizer)
+    with refusing("transformers cannot have this tokenizer", PretrainedError):
+        backend, literal = _backend(tokenizer)
     end = tokenizer.end if tokenizer.end is not None else backend.token_to_id(END)
     first, last = (backend.id_to_token(i) for i in (tokenizer.prefix, tokenizer.prefix if end is None else end))
     return transformers.PreTrainedTokenizerFast(
