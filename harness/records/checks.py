@@ -61,6 +61,9 @@ SLACK = 60.0
 """Seconds by which a clock may have been set while a run was made."""
 OLDER = Path(__file__).with_name("older.txt")
 """The records that were published before there were digests: their ids, and hashes of them and of their curves."""
+PEAK = {"cpu": 1e13, "cuda": 1e16}
+"""FLOPs a second that no thread of a CPU and no GPU makes: a core's matrix unit in bf16 makes 4e12 (1,024 a cycle, at
+4 GHz), and the fastest GPU of 2025, by its maker, 2.5e15."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
 """The largest value of a score; those left out have none. None is below zero."""
 
@@ -223,6 +226,10 @@ def _speed(record: Record) -> Iterator[str]:
     rate = speed.train_tokens_per_s
     if (rate is None) != (not used.seconds) or (rate is not None and not close(rate * used.seconds, used.tokens)):
         yield f"{rate} tokens a second, but {used.tokens} in {used.seconds:g} s"
+    made = record.provenance
+    units = made.devices * (made.threads or 1 if made.device == "cpu" else 1)
+    if made.device in PEAK and used.flops > PEAK[made.device] * units * used.seconds:
+        yield f"{used.flops / units:.3g} FLOPs by each thread or GPU in {used.seconds:g} s: none can"
     inference = {
         "decodes a token": (speed.decode_seconds, speed.decode_relative),
         "answers an example": (speed.latency_seconds, speed.latency_relative),

@@ -104,6 +104,33 @@ def test_what_contradicts_itself_is_named(changes, what, record):
     )
 
 
+def faster(record, times):
+    """A record of a run so many times as fast, with all that follows from it."""
+    used, speed = record.budget.used, record.speed
+    return change(
+        record,
+        budget__used__seconds=used.seconds / times,
+        curve=[point.replace(seconds=point.seconds / times) for point in record.curve],
+        speed__train_tokens_per_s=speed.train_tokens_per_s * times,
+        speed__relative=speed.relative and speed.relative * times,
+        speed__seconds_in_reference_steps=speed.relative and speed.seconds_in_reference_steps / times,
+    )
+
+
+def test_what_no_processor_does_is_named(record):
+    assert [*problems(sealed(faster(record, 3)))] == []
+    ((what, why),) = problems(sealed(faster(record, 1e30)))
+    assert (what, why[-8:]) == ("speed", "none can")
+
+
+def test_a_run_much_faster_than_its_row_is_named(record):
+    one, two, three = (record.replace(spec=record.spec.replace(seed=seed)) for seed in range(3))
+    times = ((one, 1.0), (two, 3.0), (three, 0.05))
+    for row in ([one, two, faster(three, 20)], [change(r, speed__decode_seconds=s) for r, s in times]):
+        assert [(r, what) for r, what, _ in together(row) if what == "speed"] == [(row[2], "speed")]
+        assert "speed" not in {what for _, what, _ in together(row[1:])}, "of two, one may have waited"
+
+
 def leaves(value, path=()):
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if not items:
