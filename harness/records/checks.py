@@ -66,6 +66,9 @@ PEAK = {"cpu": 1e13, "cuda": 1e16}
 4 GHz), and the fastest GPU of 2025, by its maker, 2.5e15."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
 """The largest value of a score; those left out have none. None is below zero."""
+TELLING, DECIMALS = 1e-3, 9
+"""Losses above the first and of more decimals than the second are no two models', nor splits', alike: below, float32
+leaves few values, and with fewer decimals a loss is some simple fraction."""
 
 
 def gates_for(role: Role, *, matched: bool) -> set[str]:
@@ -163,9 +166,17 @@ def _scores(record: Record) -> Iterator[str]:
         if {*scores} != expected:
             yield f"has the scores {', '.join(scores)} on {split}, not {', '.join(sorted(expected))}"
         yield from (f"{why} on {split}" for name in scores for why in _impossible(name, scores))
+    for name, loss in telling(record, "valid").items() & telling(record, "test").items():
+        yield f"{name} is {loss} on valid and on test, to the last digit"
     value = metrics.chance
     if value is not None and not 0 <= value < math.inf:
         yield f"chance is {value}"
+
+
+def telling(record: Record, split: str) -> dict[str, float]:
+    """The losses on a split that no other model, nor this one on another split, has to the last digit by chance."""
+    losses = {name: loss for name, loss in record.metrics.on(split).items() if name.partition("@")[0] == "loss"}
+    return {name: loss for name, loss in losses.items() if loss and loss > TELLING and round(loss, DECIMALS) != loss}
 
 
 def _impossible(name: str, scores: dict[str, float]) -> Iterator[str]:

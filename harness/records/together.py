@@ -8,7 +8,7 @@ from itertools import product
 from statistics import median
 from typing import Any, TypeAlias
 
-from harness.records.checks import close, stream_by_step
+from harness.records.checks import close, stream_by_step, telling
 from harness.records.record import Record
 from harness.records.spec import TUNABLE, RunSpec
 
@@ -188,15 +188,27 @@ def _seeds(records: Sequence[Record], *, uneven: bool) -> Iterator[Odd]:
 
 
 def _copies(records: Sequence[Record]) -> Iterator[Odd]:
-    """No two runs of a cell lost the same at most points: other seeds and rates give other losses."""
-    seen: defaultdict[Any, list[tuple[Record, tuple[float | None, ...]]]] = defaultdict(list)
+    """No two runs of a cell lost the same at most points, or in the end: other seeds and rates give other losses."""
+    seen = defaultdict[Any, list[tuple[Record, tuple[float | None, ...], set[tuple[str, float]]]]](list)
     for record in records:
-        losses = tuple(point.loss for point in record.curve)
-        for other, theirs in seen[record.spec.cell] if len(losses) > 2 else ():
+        losses, ends = tuple(point.loss for point in record.curve), _ends(record)
+        for other, theirs, others in seen[record.spec.cell]:
             same = sum(one == two for one, two in zip(losses, theirs, strict=False))
-            if 2 * same > len(losses) and other.run_id != record.run_id and not _alike(other.spec, record.spec):
+            copied = len(losses) > 2 and 2 * same > len(losses)
+            if not (copied or ends & others) or other.run_id == record.run_id or _alike(other.spec, record.spec):
+                continue
+            if copied:
                 yield record, "curve", f"is that of {other.run_id}"
-        seen[record.spec.cell].append((record, losses))
+            else:
+                shared = ", ".join(sorted(what for what, _ in ends & others))
+                yield record, "scores", f"its {shared} is, to the last digit, that of {other.run_id}"
+        seen[record.spec.cell].append((record, losses, ends))
+
+
+def _ends(record: Record) -> set[tuple[str, float]]:
+    """The losses that no other run ends with; none of one without training, whose seeds change nothing."""
+    splits = ("tune", "valid", "test") if record.budget.used.steps else ()
+    return {(f"{name} on {split}", loss) for split in splits for name, loss in telling(record, split).items()}
 
 
 def _alike(one: RunSpec, two: RunSpec) -> bool:

@@ -237,6 +237,15 @@ def test_records_are_compared(store):
     assert {what for _, what, _ in of_one_suite([one, two, trial])} == {"tuning"}
 
 
+def test_a_loss_that_stands_twice_is_named(store):
+    one, two = store.records()
+    assert [what for what, _ in problems(sealed(change(one, metrics__test=one.metrics.valid)))] == ["scores"]
+    assert [what for _, what, _ in together([one, change(two, metrics__test=one.metrics.test)])] == ["scores"]
+    for loss in (0.0, 0.5, 1e-7 / 3):
+        few = [change(r, metrics__test={"loss": loss, "accuracy": 1.0}) for r in (one, two)]
+        assert [*together(few)] == [], "a loss that two models may have"
+
+
 def test_records_are_those_of_their_suite():
     loaded = load(TINY)
     one, *_ = specs = expand(loaded)
