@@ -21,7 +21,7 @@ from harness.execute.rerun import TOLERANCE, compare
 from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
 from harness.plan.wanted import foreign, wanted
-from harness.records.checks import Problem, close, stream_by_step
+from harness.records.checks import CLOSE, Problem, close, stream_by_step
 from harness.records.files import read_json
 from harness.records.meters import Meters
 from harness.records.record import SIZES, Metrics, Record, Scores
@@ -47,6 +47,8 @@ WORK = 1 << 36
 """FLOPs that training them may take; eight times as many, of both, where all is asked."""
 ANEW = 100
 """Records that are trained anew unless all is asked, some three seconds each."""
+ASKED = 1 << 14
+"""Examples of a split whose answers are counted, in a few seconds."""
 LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
@@ -73,6 +75,7 @@ class Recompute:
         """Why records were not looked at, and how many."""
         self._tasks: dict[str, Task] = {}
         self._sizes: dict[tuple[int, int], int] = {}
+        self._counts: dict[tuple[int, Split, int | None], int] = {}
         self._streams: dict[Any, list[str]] = {}
         self._measured: dict[Any, Size] = {}
         self._models: dict[Any, tuple[float, list[Any]]] = {}
@@ -109,7 +112,7 @@ class Recompute:
         if _too_large(record, task):
             self.left_out["too large to be made here"] += 1
             return
-        found = [*self._data(record, task), *self._model(record, task)]
+        found = [*self._data(record, task), *self._accuracy(record, task), *self._model(record, task)]
         yield from found
         ended = not found and (yield from self._start(record, task))
         weighed = yield from self._weights(record, task, folder)
@@ -142,6 +145,26 @@ class Recompute:
             if step <= len(made) and made[step - 1] != known:
                 yield "data", f"consumed other batches by step {step} than its task gives"
                 break
+
+    def _accuracy(self, record: Record, task: Task) -> Iterator[Problem]:
+        """Accuracies are whole numbers of right answers, by the number asked; of tasks that count as most do."""
+        if type(task).totals is not Task.totals:
+            return
+        for split in ("tune", "valid", "test"):
+            share, limit = record.metrics.on(split).get("accuracy"), record.spec.evaluate.limit(split)
+            if share is None or min(limit or math.inf, task.count(split) or math.inf) > ASKED:
+                continue
+            count = self._asked(task, split, limit)
+            if abs(share * count - round(share * count)) > CLOSE:
+                yield "scores", f"accuracy is {share:g} on {split}, which no number of right answers of {count} gives"
+
+    def _asked(self, task: Task, split: Split, limit: int | None) -> int:
+        """How many answers of a split are counted."""
+        if (id(task), split, limit) not in self._counts:
+            batches = task.evaluation(split, limit=limit)
+            every = (batch.targets == batch.targets if batch.counted is None else batch.counted for batch in batches)
+            self._counts[id(task), split, limit] = sum(int(counted.sum()) for counted in every)
+        return self._counts[id(task), split, limit]
 
     def _tokens(self, task: Task, seed: int, size: int) -> int:
         """Of one step, which is the same for every seed."""

@@ -178,6 +178,8 @@ def test_data_models_and_weights_are_made_anew(store, record):
         higher = [record.curve[0].replace(loss=record.curve[0].loss * 1.01), *record.curve[1:]]
         assert found(record.replace(curve=higher)) == ["curve"]
         assert found(change(record, metrics__valid=dict.fromkeys(record.metrics.valid, 0.5))) == ["scores"]
+        odd = change(record, metrics__valid=record.metrics.valid | {"accuracy": 0.3})
+        assert "which no number of right answers of 16 gives" in next(deeper(odd))[1]
         assert found(change(record, status="failed", error=Error("RuntimeError", "lost"))) == ["record"]
         better = change(record, metrics__test={name: value / 2 for name, value in record.metrics.test.items()})
         assert "weights" in found(better, store.run_folder(record.run_id))
