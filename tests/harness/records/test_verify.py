@@ -261,6 +261,39 @@ def test_records_are_those_of_their_suite():
     assert found == ["no run of this suite; differs in evaluate.test", lacking]
 
 
+@pytest.mark.parametrize(
+    ("told", "found", "left_out"),
+    [
+        ({}, [], []),
+        ({"reference": "lstm"}, ["its board has another 'reference' than its text"], []),
+        ({"targets": {"mqar": 0.1}}, ["its board has another 'targets' than its text"], []),
+        ({"seeds": {"start": 2, "most": 3, "until": 0.1}}, ["its board has another 'seeds' than its text"], []),
+        ({"text": {}}, [], ["their suite cannot be read here: it has no text"]),
+        ({"text": {**TINY, "plugins": ["x.py"]}}, [], ["their suite cannot be read here: it names plug-ins"]),
+    ],
+)
+def test_what_boards_read_beside_a_suite_s_text_is_the_same(told, found, left_out):
+    loaded = load(TINY)
+    specs = expand(loaded)
+    records = [change(empty_record(spec, "tiny", Metrics("accuracy"), "oom"), digest="0" * 64) for spec in specs]
+    with Recompute() as deeper:
+        assert [why for _, _, why in deeper.suite({**loaded.described(specs), **told}, records)] == found
+        assert [why.removesuffix(" or published weights") for why in deeper.left_out] == left_out
+
+
+def test_rows_and_keys_that_a_suite_s_author_left_out_are_said():
+    short = load({**load("findings").source.data, "seeds": [0]})
+    one, *specs = expand(short)
+    own = [spec for spec in specs if spec.cell != one.cell]
+    records = [change(empty_record(spec, "findings", Metrics("accuracy"), "oom"), digest="0" * 64) for spec in own]
+    with Recompute() as deeper:
+        assert [*deeper.suite(short.described(own), records)] == []
+        assert deeper.left_out == {
+            "their suite is not findings as it ships here, but in seeds": len(own),
+            f"1 row(s) of their suite have no run here, such as {one.task_label} · {one.architecture_label}": len(own),
+        }
+
+
 def test_published_records_without_a_digest_are_known():
     shipped = [store.read(run_id) for store in stores(Path("results")) for run_id in store.ids()[::20]]
     assert len(shipped) > 20
