@@ -150,7 +150,7 @@ class Recompute:
                 break
 
     def _accuracy(self, record: Record, task: Task) -> Iterator[Problem]:
-        """Accuracies are whole numbers of right answers, by the number asked; of tasks that count as most do."""
+        """An accuracy is a number of right answers over that of all; of tasks that count as most do."""
         if type(task).totals is not Task.totals:
             return
         for split in ("tune", "valid", "test"):
