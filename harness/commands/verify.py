@@ -69,7 +69,7 @@ def command(
         if undigested := sum(not record.digest for record in records):
             click.echo(f"{undigested} record(s) without a digest: older code wrote them")
         for why, count in deeper.left_out.items():
-            click.echo(printable(f"{count} record(s) checked in form only: {why}"))
+            click.echo(printable(f"{count} record(s) not checked in full: {why}"))
         click.echo(f"{len(found)} problem(s)" if found else "every record is sound")
     sys.exit(1 if found else 0)
 

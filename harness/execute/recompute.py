@@ -21,15 +21,18 @@ from harness.execute.rerun import TOLERANCE, compare
 from harness.plan.expand import plugin_digest
 from harness.plan.sizes import build_model, examples_of, known_size, own_options, step_flops
 from harness.plan.wanted import foreign, wanted
-from harness.records.checks import Problem, close, stream_by_step
+from harness.records.checks import CLOSE, Problem, close, stream_by_step
 from harness.records.files import read_json
 from harness.records.meters import Meters
+from harness.records.parts import plain
 from harness.records.record import SIZES, Metrics, Record, Scores
 from harness.records.spec import RunSpec
 from harness.records.store import MODEL, Store, baseline_key
 from harness.records.stream_hash import extend_hash
 from harness.records.together import Odd
 from harness.suite.load import load as load_suite
+from harness.suite.load import shipped
+from harness.suite.loaded import LoadedSuite
 from harness.training.evaluate import evaluate
 from harness.training.optimizer import adamw, descend, set_lr
 from harness.training.overrides import overrides_of
@@ -47,6 +50,8 @@ WORK = 1 << 36
 """FLOPs that training them may take; eight times as many, of both, where all is asked."""
 ANEW = 100
 """Records that are trained anew unless all is asked, some three seconds each."""
+ASKED = 1 << 14
+"""Examples of a split whose answers are counted, in a few seconds."""
 LARGEST = 1 << 26
 """Parameters, tokens of a step, and examples, beyond which nothing is made for a record; and layers, times 2^16."""
 RESCORED = 1e-3
@@ -73,6 +78,7 @@ class Recompute:
         """Why records were not looked at, and how many."""
         self._tasks: dict[str, Task] = {}
         self._sizes: dict[tuple[int, int], int] = {}
+        self._counts: dict[tuple[int, Split, int | None], int] = {}
         self._streams: dict[Any, list[str]] = {}
         self._measured: dict[Any, Size] = {}
         self._models: dict[Any, tuple[float, list[Any]]] = {}
@@ -109,7 +115,7 @@ class Recompute:
         if _too_large(record, task):
             self.left_out["too large to be made here"] += 1
             return
-        found = [*self._data(record, task), *self._model(record, task)]
+        found = [*self._data(record, task), *self._accuracy(record, task), *self._model(record, task)]
         yield from found
         ended = not found and (yield from self._start(record, task))
         weighed = yield from self._weights(record, task, folder)
@@ -142,6 +148,26 @@ class Recompute:
             if step <= len(made) and made[step - 1] != known:
                 yield "data", f"consumed other batches by step {step} than its task gives"
                 break
+
+    def _accuracy(self, record: Record, task: Task) -> Iterator[Problem]:
+        """An accuracy is a number of right answers over that of all; of tasks that count as most do."""
+        if type(task).totals is not Task.totals:
+            return
+        for split in ("tune", "valid", "test"):
+            share, limit = record.metrics.on(split).get("accuracy"), record.spec.evaluate.limit(split)
+            if share is None or min(limit or math.inf, task.count(split) or math.inf) > ASKED:
+                continue
+            count = self._asked(task, split, limit)
+            if abs(share * count - round(share * count)) > CLOSE:
+                yield "scores", f"accuracy is {share:g} on {split}, which no number of right answers of {count} gives"
+
+    def _asked(self, task: Task, split: Split, limit: int | None) -> int:
+        """How many answers of a split are counted."""
+        if (id(task), split, limit) not in self._counts:
+            batches = task.evaluation(split, limit=limit)
+            every = (batch.targets == batch.targets if batch.counted is None else batch.counted for batch in batches)
+            self._counts[id(task), split, limit] = sum(int(counted.sum()) for counted in every)
+        return self._counts[id(task), split, limit]
 
     def _tokens(self, task: Task, seed: int, size: int) -> int:
         """Of one step, which is the same for every seed."""
@@ -288,28 +314,38 @@ class Recompute:
         return _Begun(record, task, build_model(record.spec, task, size), examples, Meters(tokens, 1, flops))
 
     def suite(self, described: Mapping[str, Any], records: Sequence[Record]) -> Iterator[Odd]:
-        """Records of one run that differ, those of no run of the suite as its text has it, and what its rows lack."""
+        """Records of one run that differ, and what is not as the suite's text has it: its board, its runs, its rows."""
         own = defaultdict[str, list[Record]](list)
         for record in records:
             own[record.run_id].append(record)
         for one, two in (pair for same in own.values() for pair in pairwise(same)):
             if one.digest and two.digest and not (two.spec.stop and two.spec.stop.meter == "seconds"):
                 yield from ((two, "record", f"there are two of this run: {why}") for why in compare(one, two).problems)
-        text = {key: value for key, value in described.get("text", {}).items() if key not in ("extends", "lm_eval")}
         digested = [record for record in records if record.digest]
-        if not text or not digested or "plugins" in text or "pretrained" in json.dumps(text):
-            return
         try:
-            runs = wanted(load_suite(text), {run_id: same[0] for run_id, same in own.items()})
+            loaded = _of_text(described.get("text", {}))
+            runs = wanted(loaded, {run_id: same[0] for run_id, same in own.items()}) if digested else {}
+            other = _unlike_shipped(loaded.name, described["text"])
         except (UserError, DataError, ValueError, TypeError, KeyError) as error:
-            self.left_out[f"its suite cannot be read here: {error}"] += 1
+            self.left_out[f"their suite cannot be read here: {error}"] += len(records)
             return
+        if other:
+            self.left_out[f"their suite is not {loaded.name} as it ships here, but in {other}"] += len(records)
+        yield from ((record, "suite", why) for record in records[:1] for why in _told(described, loaded))
         for record in digested:
             if record.run_id not in runs:
                 yield record, "suite", foreign(record.spec, runs.values())
+        yield from self._lacking([spec for run_id, spec in runs.items() if run_id not in own], records)
+
+    def _lacking(self, lacking: Sequence[RunSpec], records: Sequence[Record]) -> Iterator[Odd]:
+        """Runs that rows lack; rows that have none are left out, as a suite may be made and published row by row."""
         rows = {record.spec.cell for record in records}
-        if lacking := [spec for run_id, spec in runs.items() if run_id not in own and spec.cell in rows]:
-            yield digested[0], "suite", f"{len(lacking)} runs of its rows are not here, such as {lacking[0].title()}"
+        if some := [spec for spec in lacking if spec.cell in rows]:
+            yield records[0], "suite", f"{len(some)} runs of its rows are not here, such as {some[0].title()}"
+        if none := {spec.cell: None for spec in lacking if spec.cell not in rows}:
+            cell = next(iter(none))
+            one = " · ".join(filter(None, (cell.task, cell.track, cell.architecture)))
+            self.left_out[f"{len(none)} row(s) of their suite have no run here, such as {one}"] += len(records)
 
     def _weights(self, record: Record, task: Task, folder: Path | None) -> Generator[Problem, None, bool]:
         """Weights that lie beside a record give its scores; returns whether there are any."""
@@ -383,6 +419,34 @@ class _Begun:
             raise FloatingPointError(f"loss {value}, gradient norm {norm}")
         self.used = Meters(used.tokens + cost.tokens, used.steps + 1, used.flops + cost.flops)
         return value
+
+
+def _of_text(text: Mapping[str, Any]) -> LoadedSuite:
+    """The suite that a text has.
+
+    Raises:
+        UserError: there is none, or it names what nobody asked to import or to fetch.
+    """
+    whole = {key: value for key, value in text.items() if key not in ("extends", "lm_eval")}
+    if not whole:
+        raise UserError("it has no text")
+    if "plugins" in whole or "pretrained" in json.dumps(whole):
+        raise UserError("it names plug-ins or published weights")
+    return load_suite(whole)
+
+
+def _told(described: Mapping[str, Any], loaded: LoadedSuite) -> Iterator[str]:
+    """What boards read of a suite beside its text, and is not what the text says."""
+    said = loaded.described(())
+    for key in sorted({*said, "seeds"} - {"text", "runs"}):
+        if json.dumps(plain(said.get(key))) != json.dumps(described.get(key)):
+            yield f"its board has another {key!r} than its text"
+
+
+def _unlike_shipped(name: str, text: Mapping[str, Any]) -> str:
+    """The keys in which a text differs from the suite that ships under its name, if one does."""
+    ships = load_suite(name).source.data if name in shipped() else text
+    return ", ".join(key for key in sorted({*text, *ships}) if text.get(key) != ships.get(key))
 
 
 def _too_large(record: Record, task: Task) -> bool:

@@ -61,8 +61,14 @@ SLACK = 60.0
 """Seconds by which a clock may have been set while a run was made."""
 OLDER = Path(__file__).with_name("older.txt")
 """The records that were published before there were digests: their ids, and hashes of them and of their curves."""
+PEAK = {"cpu": 1e13, "cuda": 1e16}
+"""FLOPs a second that no thread of a CPU and no GPU makes: a core's matrix unit in bf16 makes 4e12 (1,024 a cycle, at
+4 GHz), and the fastest GPU of 2025, by its maker, 2.5e15."""
 BOUNDS = {"accuracy": 1.0, "exact": 1.0, "last": 1.0, "chrf": 100.0, "bleu": 100.0}
 """The largest value of a score; those left out have none. None is below zero."""
+TELLING, DECIMALS = 1e-3, 9
+"""Losses above the first and of more decimals than the second are no two models', nor splits', alike: below, float32
+leaves few values, and with fewer decimals a loss is some simple fraction."""
 
 
 def gates_for(role: Role, *, matched: bool) -> set[str]:
@@ -159,9 +165,17 @@ def _scores(record: Record) -> Iterator[str]:
         if {*scores} != expected:
             yield f"has the scores {', '.join(scores)} on {split}, not {', '.join(sorted(expected))}"
         yield from (f"{why} on {split}" for name in scores for why in _impossible(name, scores))
+    for name, loss in telling(record, "valid").items() & telling(record, "test").items():
+        yield f"{name} is {loss} on valid and on test, to the last digit"
     value = metrics.chance
     if value is not None and not 0 <= value < math.inf:
         yield f"chance is {value}"
+
+
+def telling(record: Record, split: str) -> dict[str, float]:
+    """The losses on a split that no other model, nor this one on another split, has to the last digit by chance."""
+    losses = {name: loss for name, loss in record.metrics.on(split).items() if name.partition("@")[0] == "loss"}
+    return {name: loss for name, loss in losses.items() if loss and loss > TELLING and round(loss, DECIMALS) != loss}
 
 
 def _impossible(name: str, scores: dict[str, float]) -> Iterator[str]:
@@ -222,6 +236,10 @@ def _speed(record: Record) -> Iterator[str]:
     rate = speed.train_tokens_per_s
     if (rate is None) != (not used.seconds) or (rate is not None and not close(rate * used.seconds, used.tokens)):
         yield f"{rate} tokens a second, but {used.tokens} in {used.seconds:g} s"
+    made = record.provenance
+    units = made.devices * (made.threads or 1 if made.device == "cpu" else 1)
+    if made.device in PEAK and used.flops > PEAK[made.device] * units * used.seconds:
+        yield f"{used.flops / units:.3g} FLOPs by each thread or GPU in {used.seconds:g} s: none can"
     inference = {
         "decodes a token": (speed.decode_seconds, speed.decode_relative),
         "answers an example": (speed.latency_seconds, speed.latency_relative),

@@ -4,9 +4,11 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from statistics import median
 from typing import Any, TypeAlias
 
-from harness.records.checks import close, stream_by_step
+from harness.records.checks import close, stream_by_step, telling
 from harness.records.record import Record
 from harness.records.spec import TUNABLE, RunSpec
 
@@ -21,6 +23,7 @@ def together(records: Sequence[Record], ours: Sequence[Record] = ()) -> Iterator
     for what, (why, read) in SHARED.items():
         yield from ((record, what, why) for record in _odd(records, ours, read))
     yield from _copies(records)
+    yield from _hurried(records)
 
 
 def of_one_suite(records: Sequence[Record], *, uneven: bool = False) -> Iterator[Odd]:
@@ -61,20 +64,18 @@ def _sizes(record: Record) -> Iterator[tuple[Any, Any]]:
         yield _row(record.spec), json.dumps([size.to_dict(), record.budget.flops_per_token])
 
 
+def _place(record: Record) -> tuple[Any, ...]:
+    """A key of the runs of a row that were made on one machine, in one way."""
+    made = record.provenance
+    how = (made.device, made.threads, made.precision, made.devices, made.shard, made.recompute)
+    return _row(record.spec), made.hardware, *how
+
+
 def _computed(record: Record) -> Iterator[tuple[Any, Any]]:
     """Kernels, bytes and settings of its own of a row, by code and machine; bytes where they are the step's alone."""
     made = record.provenance
     if record.status == "ok" and record.budget.used.steps and made.device == "cpu":
-        key = (
-            _row(record.spec),
-            made.commit,
-            made.hardware,
-            made.threads,
-            made.precision,
-            made.devices,
-            made.shard,
-            made.recompute,
-        )
+        key = (*_place(record), made.commit)
         bytes_ = record.memory.peak_bytes if record.memory.before_bytes is None else None
         own = [one.to_dict() for one in record.defaults or ()]
         yield key, json.dumps([made.kernels, bytes_, own], sort_keys=True)
@@ -117,6 +118,15 @@ SHARED: dict[str, tuple[str, Reading]] = {
     "gates": ("its limit on test_overlap is not that of other runs of its task and seed", _limits),
 }
 """What records share, by what a finding calls it."""
+TIMES: dict[str, Callable[[Record], float | None]] = {
+    "makes a step": lambda record: record.budget.used.seconds / record.budget.used.steps,
+    "decodes a token": lambda record: record.speed.decode_seconds,
+    "answers an example": lambda record: record.speed.latency_seconds,
+}
+"""What the runs of a row take about as long for."""
+FASTER = 10
+"""How many times as fast as the median of its row a run may be: of 7,000 published ones, some on a machine that had
+other work, the fastest is so 2.3 times."""
 SETTINGS = "its settings are not those of the other runs of its task"
 
 
@@ -178,17 +188,43 @@ def _seeds(records: Sequence[Record], *, uneven: bool) -> Iterator[Odd]:
 
 
 def _copies(records: Sequence[Record]) -> Iterator[Odd]:
-    """No two runs of a cell lost the same at most points: other seeds and rates give other losses."""
-    seen: defaultdict[Any, list[tuple[Record, tuple[float | None, ...]]]] = defaultdict(list)
+    """No two runs of a cell lost the same at most points, or in the end: other seeds and rates give other losses."""
+    seen = defaultdict[Any, list[tuple[Record, tuple[float | None, ...], set[tuple[str, float]]]]](list)
     for record in records:
-        losses = tuple(point.loss for point in record.curve)
-        for other, theirs in seen[record.spec.cell] if len(losses) > 2 else ():
+        losses, ends = tuple(point.loss for point in record.curve), _ends(record)
+        for other, theirs, others in seen[record.spec.cell]:
             same = sum(one == two for one, two in zip(losses, theirs, strict=False))
-            if 2 * same > len(losses) and other.run_id != record.run_id and not _alike(other.spec, record.spec):
+            copied = len(losses) > 2 and 2 * same > len(losses)
+            if not (copied or ends & others) or other.run_id == record.run_id or _alike(other.spec, record.spec):
+                continue
+            if copied:
                 yield record, "curve", f"is that of {other.run_id}"
-        seen[record.spec.cell].append((record, losses))
+            else:
+                shared = ", ".join(sorted(what for what, _ in ends & others))
+                yield record, "scores", f"its {shared} is, to the last digit, that of {other.run_id}"
+        seen[record.spec.cell].append((record, losses, ends))
+
+
+def _ends(record: Record) -> set[tuple[str, float]]:
+    """The losses that no other run ends with; none of one without training, whose seeds change nothing."""
+    splits = ("tune", "valid", "test") if record.budget.used.steps else ()
+    return {(f"{name} on {split}", loss) for split in splits for name, loss in telling(record, split).items()}
 
 
 def _alike(one: RunSpec, two: RunSpec) -> bool:
     """Whether two runs begin alike: one seed, the same values of all that is tuned."""
     return one.seed == two.seed and all(close(float(v), float(two.point.get(k, v))) for k, v in one.point.items())
+
+
+def _hurried(records: Sequence[Record]) -> Iterator[Odd]:
+    """No run is much faster than most of its row on its machine; slower it may be, as machines have other work."""
+    rows: defaultdict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "ok" and record.budget.used.steps:
+            rows[_place(record), json.dumps(record.provenance.kernels, sort_keys=True)].append(record)
+    for own, (does, seconds) in product(rows.values(), TIMES.items()):
+        times = [(record, value) for record in own if (value := seconds(record)) is not None]
+        usual = median(value for _, value in times) if len(times) > 2 else 0.0
+        for record, value in times:
+            if value * FASTER < usual:
+                yield record, "speed", f"{does} in {value:g} s; the median of its row on this machine is {usual:g} s"

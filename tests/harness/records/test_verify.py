@@ -112,6 +112,33 @@ def test_what_contradicts_itself_is_named(changes, what, record):
     )
 
 
+def faster(record, times):
+    """A record of a run so many times as fast, with all that follows from it."""
+    used, speed = record.budget.used, record.speed
+    return change(
+        record,
+        budget__used__seconds=used.seconds / times,
+        curve=[point.replace(seconds=point.seconds / times) for point in record.curve],
+        speed__train_tokens_per_s=speed.train_tokens_per_s * times,
+        speed__relative=speed.relative and speed.relative * times,
+        speed__seconds_in_reference_steps=speed.relative and speed.seconds_in_reference_steps / times,
+    )
+
+
+def test_what_no_processor_does_is_named(record):
+    assert [*problems(sealed(faster(record, 3)))] == []
+    ((what, why),) = problems(sealed(faster(record, 1e30)))
+    assert (what, why[-8:]) == ("speed", "none can")
+
+
+def test_a_run_much_faster_than_its_row_is_named(record):
+    one, two, three = (record.replace(spec=record.spec.replace(seed=seed)) for seed in range(3))
+    times = ((one, 1.0), (two, 3.0), (three, 0.05))
+    for row in ([one, two, faster(three, 20)], [change(r, speed__decode_seconds=s) for r, s in times]):
+        assert [(r, what) for r, what, _ in together(row) if what == "speed"] == [(row[2], "speed")]
+        assert "speed" not in {what for _, what, _ in together(row[1:])}, "of two, one may have waited"
+
+
 def leaves(value, path=()):
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if not items:
@@ -159,6 +186,8 @@ def test_data_models_and_weights_are_made_anew(store, record):
         higher = [record.curve[0].replace(loss=record.curve[0].loss * 1.01), *record.curve[1:]]
         assert found(record.replace(curve=higher)) == ["curve"]
         assert found(change(record, metrics__valid=dict.fromkeys(record.metrics.valid, 0.5))) == ["scores"]
+        odd = change(record, metrics__valid=record.metrics.valid | {"accuracy": 0.3})
+        assert "which no number of right answers of 16 gives" in next(deeper(odd))[1]
         assert found(change(record, status="failed", error=Error("RuntimeError", "lost"))) == ["record"]
         better = change(record, metrics__test={name: value / 2 for name, value in record.metrics.test.items()})
         assert "weights" in found(better, store.run_folder(record.run_id))
@@ -218,6 +247,15 @@ def test_records_are_compared(store):
     assert {what for _, what, _ in of_one_suite([one, two, trial])} == {"tuning"}
 
 
+def test_a_loss_that_stands_twice_is_named(store):
+    one, two = store.records()
+    assert [what for what, _ in problems(sealed(change(one, metrics__test=one.metrics.valid)))] == ["scores"]
+    assert [what for _, what, _ in together([one, change(two, metrics__test=one.metrics.test)])] == ["scores"]
+    for loss in (0.0, 0.5, 1e-7 / 3):
+        few = [change(r, metrics__test={"loss": loss, "accuracy": 1.0}) for r in (one, two)]
+        assert [*together(few)] == [], "a loss that two models may have"
+
+
 def test_records_are_those_of_their_suite():
     loaded = load(TINY)
     one, *_ = specs = expand(loaded)
@@ -229,6 +267,39 @@ def test_records_are_those_of_their_suite():
         found = [why for _, _, why in deeper.suite(loaded.described(specs), [forged, *records[1:-1]])]
     lacking = f"2 runs of its rows are not here, such as {one.title()}"
     assert found == ["no run of this suite; differs in evaluate.test", lacking]
+
+
+@pytest.mark.parametrize(
+    ("told", "found", "left_out"),
+    [
+        ({}, [], []),
+        ({"reference": "lstm"}, ["its board has another 'reference' than its text"], []),
+        ({"targets": {"mqar": 0.1}}, ["its board has another 'targets' than its text"], []),
+        ({"seeds": {"start": 2, "most": 3, "until": 0.1}}, ["its board has another 'seeds' than its text"], []),
+        ({"text": {}}, [], ["their suite cannot be read here: it has no text"]),
+        ({"text": {**TINY, "plugins": ["x.py"]}}, [], ["their suite cannot be read here: it names plug-ins"]),
+    ],
+)
+def test_what_boards_read_beside_a_suite_s_text_is_the_same(told, found, left_out):
+    loaded = load(TINY)
+    specs = expand(loaded)
+    records = [change(empty_record(spec, "tiny", Metrics("accuracy"), "oom"), digest="0" * 64) for spec in specs]
+    with Recompute() as deeper:
+        assert [why for _, _, why in deeper.suite({**loaded.described(specs), **told}, records)] == found
+        assert [why.removesuffix(" or published weights") for why in deeper.left_out] == left_out
+
+
+def test_rows_and_keys_that_a_suite_s_author_left_out_are_said():
+    short = load({**load("findings").source.data, "seeds": [0]})
+    one, *specs = expand(short)
+    own = [spec for spec in specs if spec.cell != one.cell]
+    records = [change(empty_record(spec, "findings", Metrics("accuracy"), "oom"), digest="0" * 64) for spec in own]
+    with Recompute() as deeper:
+        assert [*deeper.suite(short.described(own), records)] == []
+        assert deeper.left_out == {
+            "their suite is not findings as it ships here, but in seeds": len(own),
+            f"1 row(s) of their suite have no run here, such as {one.task_label} · {one.architecture_label}": len(own),
+        }
 
 
 def test_published_records_without_a_digest_are_known():
