@@ -30,6 +30,7 @@ from zoo import files
 from zoo import size as sizing
 from zoo.blocks.stack import Stack
 from zoo.contract import Batch, Model
+from zoo.ops import forms
 
 
 @dataclass
@@ -129,6 +130,7 @@ class Run:
         So what is loaded and compiled for it, and what counting takes, is on no clock.
         """
         machine.warm_up(self.device)
+        forms.load()
         model = self._build().to(self.device)
         flops = step_flops(self.spec, self.task, model, self.ranks.count)
         called, trained = self.ranks.wrap(model, self.device)

@@ -14,7 +14,7 @@ out there alone. Numba takes a while to load, so a module of `zoo.ops.cpu` is im
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, update_wrapper, wraps
 from importlib import import_module
@@ -263,3 +263,13 @@ def matmul_backend(dtype: torch.dtype) -> str | None:
         vectors = _has("_is_avx512_bf16_supported", "avx512bf16")
         return "matrix tiles" if has_tiles() else "vectors" if vectors else None
     return "vectors" if dtype is torch.float32 and _has("_is_avx512_supported", "avx512f") else None
+
+
+@cache
+def load() -> None:
+    """Load what numba loads on its first call, where compiled loops run."""
+    if available():
+        with suppress(Exception):  # numba raises whatever its parts do not find; each op warns of it
+            import numba
+
+            numba.njit(lambda: 0)()
