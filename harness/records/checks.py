@@ -35,7 +35,7 @@ GATES: dict[str, tuple[float, ...]] = {
     "repeatable": (0, 1e-6),
     "evaluation_frozen": (0,),
     "causal": (*FLOAT64, AS_SCORED),
-    "gradient_leak": FLOAT64,
+    "gradient_leak": (*FLOAT64, AS_SCORED),
     "untrained": (0.1, 0.15),
     "held_out_gap": (0.05, 0.1, 0.15, 0.25),
     "normalised": (1e-3,),
@@ -44,7 +44,7 @@ GATES: dict[str, tuple[float, ...]] = {
     "batch_neighbours": (*FLOAT64, AS_SCORED),
     "weights_alone": (1e-5,),
     "matched_size": (),  # what the suite allows
-    "within_budget": (0, 0.01, 1),
+    "within_budget": (0, 0.01, 0.05, 1),
     "declared_size": (0.05,),
     "decodes": (*FLOAT64, 0),
 }

@@ -5,6 +5,7 @@ import math
 import pytest
 
 import zoo
+from harness.records.checks import problems
 from zoo.types import Unsupported
 
 from ..made import do
@@ -33,4 +34,5 @@ def test_an_honest_architecture_passes(architecture, role, tmp_path, request):
     expected = {"causal"} if architecture == "reformer" and role != "classify" else set()
     assert failed_gates(record) == expected, record.eligibility.gates
     assert record.eligibility.ranked is not bool(expected)
+    assert [why for what, why in problems(record) if what == "gates"] == []
     assert len(record.eligibility.gates) == {"classify": 14}.get(role, 17)
