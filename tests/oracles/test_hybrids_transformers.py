@@ -9,7 +9,7 @@ from tests.zoo.published.hybrids import OURS, T, hybrid, ids
 from zoo.contract import Batch
 from zoo.published.transformers import counterparts
 
-transformers = pytest.importorskip("transformers", minversion="5.24")
+transformers = pytest.importorskip("transformers", minversion="5.25")
 
 
 @pytest.mark.parametrize("family", OURS)

@@ -137,7 +137,7 @@ def test_a_suite_is_shown_as_it_will_run(tmp_path, call):
     loaded = load(tmp_path / "mine.yaml")
     assert (row["extends"], row["runs"], row["trials"], row["seeds"]) == ("quick", len(expand(loaded)), 0, [5])
     assert row["budget"]["stop"] == {"tokens": 70_000}
-    assert row["tasks"]["pixels"]["stop"] == {"tokens": 300_000}
+    assert row["tasks"]["pixels"]["stop"] == {"tokens": 240_000}
     shown = call("show", tmp_path / "mine.yaml").stdout
     assert "  - linformer: {k: 16}\n" in shown
     assert "  - text: {corpus: wikipedia_xml, length: 64}\n" in shown

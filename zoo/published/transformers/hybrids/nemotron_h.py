@@ -1,6 +1,5 @@
 """Nemotron-H: a layer of theirs is a sublayer of ours."""
 
-import math
 from typing import Any
 
 from zoo.published.mamba import expansion, limit
@@ -34,7 +33,7 @@ def options(config: Any) -> dict[str, Any]:
         "expand": expansion(inner, config.hidden_size),
         "headdim": config.mamba_head_dim,
         "ngroups": config.n_groups,
-        **limit((config.time_step_min, math.inf)),  # of time_step_limit it makes no use
+        **limit(config.time_step_limit),
         "mlp_expand": config.intermediate_size / config.hidden_size,
         "layer_types": config.layer_types,
         "depth": sum(kind != "mlp" for kind in config.layer_types),
