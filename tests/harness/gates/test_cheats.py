@@ -33,7 +33,8 @@ caught_by = collects(CHEATS)
 caught_by("causal", also="gradient_leak")(Peek)
 
 
-@caught_by("causal", also="gradient_leak")
+# Few tokens, and the largest key would now and then be the first of all rows that are asked.
+@caught_by("causal", also="gradient_leak", changes={"task_options": {**MQAR, "vocab": 256}})
 def stabilised_by_the_largest_key_of_all_steps(self, x):
     """Performer's features; ε keeps the largest key from cancelling."""
     k = self.mix(x)
